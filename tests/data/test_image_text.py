@@ -1,0 +1,238 @@
+import io
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import CLIPImageProcessorPil
+
+from upop_ray.data import augment
+from upop_ray.data.image_text import (
+    Cursor,
+    ImageTextBatch,
+    ImageTextBatches,
+    ImageTextSplit,
+    Preprocessing,
+    draw_caption,
+    evaluation_pairs,
+    load_image_text,
+)
+from upop_ray.data.shards import ShardedDataset, open_dataset
+from upop_ray.errors import ConfigError, DataError
+
+ROWS, SIZE, LENGTH = 22, 8, 6
+PREPROCESSING = Preprocessing(SIZE, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+FIELDS = ("pixel_values", "input_ids", "attention_mask", "concept_ids")
+
+
+def tokenize(texts: list[str]) -> tuple[Tensor, Tensor]:
+    ids = torch.zeros(len(texts), LENGTH, dtype=torch.int64)
+    for row, text in enumerate(texts):
+        codes = torch.tensor(list(text.encode()[:LENGTH]))
+        ids[row, : len(codes)] = codes
+    return ids, (ids > 0).long()
+
+
+def make_split(rows: int = ROWS, captions: int = 0) -> ImageTextSplit:
+    generator = torch.Generator().manual_seed(0)
+    return ImageTextSplit(
+        images=torch.randint(0, 256, (rows, 3, SIZE, SIZE), dtype=torch.uint8, generator=generator),
+        concept_ids=torch.arange(rows) // 2,
+        labels=tuple(f"{row:02d}" for row in range(rows)),
+        tags=tuple(("a", "b", "c", "d")[: row % 5] for row in range(rows)),
+        captions=tuple(tuple(f"{row} {number}" for number in range(captions)) for row in range(rows)),
+    )
+
+
+@pytest.fixture
+def batches() -> ImageTextBatches:
+    return ImageTextBatches(make_split(), tokenize, PREPROCESSING, batch_size=8, seed=3)
+
+
+def equal(one: ImageTextBatch, other: ImageTextBatch) -> bool:
+    return all(torch.equal(getattr(one, field), getattr(other, field)) for field in FIELDS)
+
+
+def test_shapes_and_types(batches: ImageTextBatches) -> None:
+    batch = batches.batch(0, 0)
+    assert batch.pixel_values.shape == (8, 3, SIZE, SIZE) and batch.pixel_values.dtype == torch.float32
+    assert batch.input_ids.shape == batch.attention_mask.shape == (8, LENGTH)
+    assert batch.concept_ids.shape == (8,) and batch.concept_ids.dtype == torch.int64
+
+
+@pytest.mark.parametrize("augmented", [True, False])
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_the_parts_of_the_ranks_are_the_global_batch(augmented: bool, world_size: int) -> None:
+    batches = ImageTextBatches(make_split(), tokenize, PREPROCESSING, 8, 3, augment=augmented)
+    whole = batches.batch(1, 1)
+    parts = [batches.batch(1, 1, rank, world_size) for rank in range(world_size)]
+    joined = ImageTextBatch(*(torch.cat([getattr(part, field) for part in parts]) for field in FIELDS))
+    assert equal(whole, joined)
+
+
+def test_a_batch_depends_on_its_place_and_the_seed_alone(batches: ImageTextBatches) -> None:
+    again = ImageTextBatches(make_split(), tokenize, PREPROCESSING, batch_size=8, seed=3)
+    batches.batch(0, 0)
+    assert equal(batches.batch(2, 1), again.batch(2, 1))
+    other = ImageTextBatches(make_split(), tokenize, PREPROCESSING, batch_size=8, seed=4)
+    assert not equal(other.batch(2, 1), again.batch(2, 1))
+
+
+def test_an_epoch_shows_a_row_at_most_once_and_drops_the_incomplete_batch(batches: ImageTextBatches) -> None:
+    plain = ImageTextBatches(make_split(), tokenize, PREPROCESSING, 8, 3, augment=False)
+    assert len(plain) == 2
+    seen = torch.cat([plain.batch(0, index).pixel_values for index in range(len(plain))])
+    assert len(torch.unique(seen.flatten(1), dim=0)) == 16
+
+
+def test_a_row_gets_other_pixels_in_another_epoch() -> None:
+    batches = ImageTextBatches(make_split(8), tokenize, PREPROCESSING, batch_size=8, seed=0)
+    first, second = (batches.batch(epoch, 0).pixel_values.flatten(1).sum(1).sort().values for epoch in (0, 1))
+    assert not torch.allclose(first, second, atol=1e-3)
+
+
+def test_images_keep_their_captions_and_concepts() -> None:
+    split = make_split()
+    batches = ImageTextBatches(split, tokenize, PREPROCESSING, 8, 3, augment=False)
+    batch = batches.batch(0, 1)
+    prepared = PREPROCESSING.prepare(split.images)
+    for pixels, ids, concept in zip(batch.pixel_values, batch.input_ids, batch.concept_ids, strict=True):
+        row = int((prepared == pixels).flatten(1).all(1).nonzero())
+        assert concept == split.concept_ids[row]
+        text = bytes(ids[ids > 0].tolist()).decode()
+        assert text.startswith(split.labels[row]) or set(text) <= set("abcd, ")
+
+
+@pytest.mark.parametrize("size", [0, ROWS + 1])
+def test_a_batch_size_that_the_split_cannot_fill_is_refused(size: int) -> None:
+    with pytest.raises(ConfigError, match=f"batch_size: got {size}; use 1 to {ROWS}"):
+        ImageTextBatches(make_split(), tokenize, PREPROCESSING, size, 0)
+
+
+def test_a_batch_that_the_workers_cannot_share_is_refused(batches: ImageTextBatches) -> None:
+    with pytest.raises(ConfigError, match="batch_size: 8 cannot be divided by 3 workers"):
+        batches.batch(0, 0, rank=0, world_size=3)
+
+
+def test_a_batch_after_the_last_is_an_error(batches: ImageTextBatches) -> None:
+    with pytest.raises(IndexError, match="batch 2 of an epoch of 2"):
+        batches.batch(0, 2)
+
+
+def test_a_cursor_walks_through_the_epochs() -> None:
+    cursor, places = Cursor(), []
+    for _ in range(4):
+        places.append((cursor.epoch, cursor.index))
+        cursor = cursor.next(steps_per_epoch=3)
+    assert places == [(0, 0), (0, 1), (0, 2), (1, 0)]
+
+
+def test_the_three_kinds_of_caption_are_equally_likely() -> None:
+    draws = np.random.default_rng(0)
+    captions = [draw_caption("cat", ("a", "b", "c", "d"), draws) for _ in range(3000)]
+    alone = sum(caption == "cat" for caption in captions)
+    both = sum(caption.startswith("cat, ") for caption in captions)
+    assert alone == pytest.approx(1000, abs=100) and both == pytest.approx(1000, abs=100)
+    assert {len(caption.split(", ")) for caption in captions if not caption.startswith("cat")} == {1, 2, 3}
+
+
+def test_without_tags_the_caption_is_the_label() -> None:
+    assert {draw_caption("cat", (), np.random.default_rng(seed)) for seed in range(20)} == {"cat"}
+
+
+@pytest.mark.parametrize("stored", [64, 96])
+def test_preprocessing_is_that_of_the_clip_image_processor(stored: int) -> None:
+    size = {"height": 64, "width": 64}
+    processor = CLIPImageProcessorPil(size={"shortest_edge": 64}, crop_size=size)
+    gradient = torch.linspace(0, 255, stored).round().to(torch.uint8)
+    image = torch.stack(
+        [
+            gradient.expand(stored, stored),
+            gradient[:, None].expand(stored, stored),
+            gradient.flip(0).expand(stored, stored),
+        ]
+    )
+    expected = processor(Image.fromarray(image.permute(1, 2, 0).numpy()), return_tensors="pt")["pixel_values"]
+    ours = Preprocessing(64, tuple(processor.image_mean), tuple(processor.image_std)).prepare(image[None])
+    # a resized image is rounded to whole levels by the processor only
+    torch.testing.assert_close(ours, expected, atol=1e-6 if stored == 64 else 0.02, rtol=0)
+
+
+def test_evaluation_pairs_join_captions_with_their_images() -> None:
+    pairs = evaluation_pairs(make_split(5, captions=3), tokenize, PREPROCESSING)
+    assert pairs.caption_image.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4]
+    assert bytes(pairs.input_ids[7][:3].tolist()) == b"2 1"
+    assert [len(batch) for batch in pairs.image_batches(2)] == [2, 2, 1]
+    assert torch.equal(torch.cat([ids for ids, _ in pairs.text_batches(4)]), pairs.input_ids)
+    assert torch.equal(torch.cat(list(pairs.image_batches(2))), PREPROCESSING.prepare(pairs.split.images))
+
+
+def test_the_training_split_has_no_pairs_to_evaluate() -> None:
+    with pytest.raises(DataError, match="use an evaluation split"):
+        evaluation_pairs(make_split(), tokenize, PREPROCESSING)
+
+
+def test_the_shipped_data_loads() -> None:
+    dataset = open_dataset("builtin:emoji")
+    split = load_image_text(dataset, "val")
+    assert split.images.shape == (dataset.manifest["rows"]["val"], 3, 64, 64)
+    assert split.concept_ids.unique().numel() == dataset.manifest["concepts"]["val"]
+    # emoji stand on white
+    assert (split.images[:, :, 0, 0] == 255).all(1).float().mean() > 0.6
+
+
+def test_an_image_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    split_with(monkeypatch, [png(8), b"no image"])
+    with pytest.raises(DataError, match="somewhere, split train, row 1: not a readable image"):
+        load_image_text(ShardedDataset("somewhere", {}), "train")
+
+
+def test_images_of_two_sizes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    split_with(monkeypatch, [png(8), png(9)])
+    with pytest.raises(DataError, match="images must have one size"):
+        load_image_text(ShardedDataset("somewhere", {}), "train")
+
+
+def png(size: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (size, size)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def split_with(monkeypatch: pytest.MonkeyPatch, images: list[bytes]) -> None:
+    rows = [{"image": image, "concept": "c", "label": "l", "tags": [], "captions": []} for image in images]
+    monkeypatch.setattr(ShardedDataset, "split", lambda self, name, columns: pa.Table.from_pylist(rows))
+
+
+def changes(**other: Tensor) -> augment.Changes:
+    identity = {"theta": torch.eye(2, 3)[None], "colour": torch.ones(3, 1, 1, 1, 1)}
+    return augment.Changes(**(identity | other))
+
+
+def test_no_change_leaves_an_image_as_it_is() -> None:
+    images = make_split().images[:1]
+    torch.testing.assert_close(augment.apply(images, changes(), SIZE), images / 255, atol=1e-5, rtol=0)
+
+
+def test_what_moves_in_from_outside_is_white() -> None:
+    black = torch.zeros(1, 3, SIZE, SIZE, dtype=torch.uint8)
+    half_a_side = torch.tensor([[[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]])
+    moved = augment.apply(black, changes(theta=half_a_side), SIZE)
+    assert (moved[..., : SIZE // 2] == 0).all() and (moved[..., SIZE // 2 :] == 1).all()
+
+
+def test_colours_change_as_asked() -> None:
+    image = torch.tensor([200, 100, 0], dtype=torch.uint8).view(1, 3, 1, 1).expand(1, 3, SIZE, SIZE)
+    darker = augment.apply(image, changes(colour=torch.tensor([0.5, 1, 1]).view(3, 1, 1, 1, 1)), SIZE)
+    torch.testing.assert_close(darker[0, :, 0, 0], torch.tensor([100, 50, 0]) / 255)
+    faded = augment.apply(image, changes(colour=torch.tensor([1.0, 1, 0]).view(3, 1, 1, 1, 1)), SIZE)
+    torch.testing.assert_close(faded[0, :, 0, 0], torch.full((3,), (0.299 * 200 + 0.587 * 100) / 255))
+
+
+def test_nothing_is_ever_flipped() -> None:
+    drawn = augment.draw(1000, np.random.default_rng(0))
+    assert (torch.linalg.det(drawn.theta[:, :, :2]) > 0).all()
+    # no rotation beyond 15 degrees: the sine of the angle over its cosine
+    assert (drawn.theta[:, 1, 0] / drawn.theta[:, 0, 0]).abs().max() < np.tan(np.pi / 12) + 1e-6

@@ -1,0 +1,117 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import upop_ray
+from upop_ray.data.shards import MANIFEST_NAME, SCHEMA_VERSION, content_hash, file_hash, open_dataset
+from upop_ray.errors import DataError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write(tmp_path, {"train-0000": [1, 2], "train-0001": [3], "val-0000": [4]})
+    return tmp_path
+
+
+def write(folder: Path, shards: dict[str, list[int]]) -> None:
+    files = []
+    for name, values in shards.items():
+        path = folder / f"{name}.parquet"
+        pq.write_table(pa.table({"value": values}), path)
+        files.append({"path": path.name, "split": name.split("-")[0], "sha256": file_hash(path.read_bytes())})
+    manifest = {"schema_version": SCHEMA_VERSION, "files": files}
+    (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
+
+
+def test_a_split_is_its_shards_in_order(folder: Path) -> None:
+    dataset = open_dataset(str(folder))
+    assert dataset.splits == ("train", "val")
+    assert dataset.split("train")["value"].to_pylist() == [1, 2, 3]
+
+
+def test_any_fsspec_uri_will_do(folder: Path) -> None:
+    assert open_dataset(f"file://{folder}/").split("val", columns=["value"])["value"].to_pylist() == [4]
+
+
+def test_the_content_hash_follows_content_and_not_order(folder: Path) -> None:
+    dataset = open_dataset(str(folder))
+    assert content_hash(reversed(dataset.manifest["files"])) == dataset.content_hash
+    write(folder, {"train-0000": [1, 2], "train-0001": [3], "val-0000": [5]})
+    assert open_dataset(str(folder)).content_hash != dataset.content_hash
+
+
+def test_an_unknown_split_is_said_with_those_there_are(folder: Path) -> None:
+    with pytest.raises(DataError, match="no split 'test'; it has train, val"):
+        open_dataset(str(folder)).split("test")
+
+
+def test_a_missing_column_names_the_shard(folder: Path) -> None:
+    with pytest.raises(DataError, match=r"train-0000.parquet: no column image; it has value"):
+        open_dataset(str(folder)).split("train", columns=["value", "image"])
+
+
+def test_a_missing_shard_is_named(folder: Path) -> None:
+    (folder / "train-0001.parquet").unlink()
+    with pytest.raises(DataError, match=r"train-0001.parquet: missing"):
+        open_dataset(str(folder)).split("train")
+
+
+def test_a_flipped_bit_is_found_and_its_shard_named(folder: Path) -> None:
+    path = folder / "train-0001.parquet"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"train-0001.parquet: corrupt"):
+        open_dataset(str(folder)).split("train")
+
+
+def test_a_listed_file_that_is_not_parquet_is_named(folder: Path) -> None:
+    path = folder / "val-0000.parquet"
+    path.write_bytes(b"not parquet")
+    entry = {"path": path.name, "split": "val", "sha256": file_hash(path.read_bytes())}
+    (folder / MANIFEST_NAME).write_text(json.dumps({"schema_version": SCHEMA_VERSION, "files": [entry]}))
+    with pytest.raises(DataError, match=r"val-0000.parquet: not a readable Parquet file"):
+        open_dataset(str(folder)).split("val")
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("{", "not JSON"),
+        ("[]", "not a data manifest"),
+        ('{"schema_version": 99, "files": []}', "not a data manifest of schema_version 1"),
+        ('{"schema_version": 1, "files": [{"path": "a"}]}', "must list every shard"),
+    ],
+)
+def test_a_bad_manifest_is_named(tmp_path: Path, content: str, problem: str) -> None:
+    (tmp_path / MANIFEST_NAME).write_text(content)
+    with pytest.raises(DataError, match=rf"{MANIFEST_NAME}: .*{problem}"):
+        open_dataset(str(tmp_path))
+
+
+def test_a_folder_without_data_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=rf"{tmp_path}/nothing/manifest.json: missing"):
+        open_dataset(str(tmp_path / "nothing"))
+
+
+def test_an_unknown_built_in_name_is_said_with_those_there_are() -> None:
+    with pytest.raises(DataError, match="builtin:faces: no such built-in data; there is builtin:emoji"):
+        open_dataset("builtin:faces")
+
+
+def test_the_data_layer_loads_neither_ray_nor_deepspeed_nor_transformers() -> None:
+    # an empty package in place of upop_ray, which registers models with transformers when imported
+    lines = [
+        "import sys, types",
+        "package = sys.modules['upop_ray'] = types.ModuleType('upop_ray')",
+        f"package.__path__ = [{str(Path(upop_ray.__file__).parent)!r}]",
+        "import upop_ray.data.image_text, upop_ray.data.checkpoints",
+        "print(*sys.modules)",
+    ]
+    run = subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True, capture_output=True, text=True)
+    assert not {"ray", "deepspeed", "transformers"} & set(run.stdout.split())

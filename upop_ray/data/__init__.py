@@ -1,0 +1,1 @@
+"""Data sets: Parquet shards, their readers, deterministic batches, and the built-in data."""

@@ -1,0 +1,1 @@
+"""The algorithm in pure torch: sites, gates, the ranking and the exact slice."""

@@ -1,0 +1,1 @@
+"""Curves and tables from the store; imports nothing else of this package."""

@@ -1,0 +1,95 @@
+"""Compute one point in this process: ``python -m upop_ray.run FILE.yaml search.ratio=0.5``."""
+
+import argparse
+from collections.abc import Sequence
+
+import torch
+
+from upop_ray import config
+from upop_ray.config import Experiment
+from upop_ray.errors import ConfigError
+from upop_ray.store import PointPaths, Store
+from upop_ray.terminal import PhaseBars, console, guarded
+from upop_ray.tracking import quieten
+from upop_ray.training.checkpoint import Attempt
+from upop_ray.training.engine import LocalEngine
+from upop_ray.training.point import Host, Point
+from upop_ray.training.prepared import prepare
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m upop_ray.run",
+        description="Compute one point in this process, without Ray: search masks, slice, retrain, evaluate, export.",
+        epilog="example: python -m upop_ray.run experiments/builtin_clip.yaml search.ratio=0.5 search.method=upop",
+    )
+    parser.add_argument("experiment", nargs="?", help="experiment YAML (default: the built-in CLIP)")
+    parser.add_argument("overrides", nargs="*", metavar="setting=value", help="for example search.ratio=0.75")
+    options = parser.parse_args(arguments)
+    path, overrides = split_arguments(options.experiment, options.overrides)
+    run(config.load(path, overrides))
+    return 0
+
+
+def split_arguments(first: str | None, rest: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The experiment file and the overrides; the file may be left out."""
+    if first is not None and "=" in first:
+        return None, [first, *rest]
+    return first, list(rest)
+
+
+def run(experiment: Experiment) -> dict[str, object]:
+    """Compute the experiment's point and return its manifest."""
+    quieten()
+    torch.set_num_threads(max(1, round(experiment.replica.cpus_per_worker)))
+    device = local_device(experiment)
+    store = Store(experiment.store)
+    prepared = prepare(experiment)
+    paths = PointPaths(prepared.hash)
+    if store.exists(paths.manifest):
+        manifest = store.read_json(paths.manifest)
+    else:
+        attempt = Attempt.begin(store, paths)
+        store.write_json(paths.settings, experiment.model_dump(mode="json"))
+        with PhaseBars() as bars:
+            for progress in Point(prepared, Host(store, LocalEngine, attempt, device)).run():
+                if progress.manifest is not None:
+                    manifest = progress.manifest
+                else:
+                    bars.show(progress.phase, progress.step, progress.steps, progress.metrics)
+    _report(manifest, store, paths)
+    return dict(manifest)
+
+
+def local_device(experiment: Experiment) -> torch.device:
+    """The device of a worker: a GPU when the replica asks for one.
+
+    :raises ConfigError: it asks for a GPU and there is none
+    """
+    if experiment.replica.gpus_per_worker == 0:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ConfigError(
+            "replica.gpus_per_worker", f"{experiment.replica.gpus_per_worker} asked, this machine has no GPU", "use 0"
+        )
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def _report(manifest: dict, store: Store, paths: PointPaths) -> None:  # type: ignore[type-arg]
+    headline, dense, metrics = manifest["headline"], manifest["dense"], manifest["metrics"]
+    budget = manifest["budget"]
+    console.print(
+        f"{manifest['settings']['search']['method']} {budget['asked']} of removable {budget['of']} "
+        f"(achieved {budget['achieved']:.4f})\n"
+        f"parameters    {dense['parameters']:,} -> {manifest['parameters']:,}\n"
+        f"MACs          {dense['macs']:,} -> {manifest['macs']:,}\n"
+        f"{headline:13} validation {dense['validation'][headline]:.2f} -> {metrics['validation'][headline]:.2f}, "
+        f"test {dense['test'][headline]:.2f} -> {metrics['test'][headline]:.2f}\n"
+        f"sliced against masked: largest difference {manifest['checks']['masked_vs_sliced']:.1e}\n"
+        f"model         {store.path(paths.model)}"
+    )
+
+
+if __name__ == "__main__":
+    guarded(main)

@@ -1,0 +1,48 @@
+"""What training needs of a task."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from upop_ray.data.image_text import Cursor
+
+#: makes all parameters of a (sharded) model readable while it is entered
+Gathered = Callable[[], AbstractContextManager[Mapping[str, Tensor]]]
+
+
+class Task(Protocol):
+    """One task over one data set.
+
+    :cvar headline: name of the metric that curves show and that choices are made on; higher is better
+    """
+
+    headline: str
+
+    def steps_per_epoch(self) -> int:
+        """Steps of one epoch at the experiment's global batch size."""
+
+    def start(self, model: nn.Module) -> None:
+        """Begin a phase with a plain model without gates (momentum encoders are copied from it)."""
+
+    def batch(self, cursor: Cursor, rank: int, world_size: int) -> Any:
+        """This rank's part of the global batch at ``cursor``; a pure function of its arguments and the seed."""
+
+    def prepare(self, gathered: Gathered) -> None:
+        """Called before each step, for what needs the online weights."""
+
+    def loss(self, model: nn.Module, forward: Callable[..., Any], batch: Any, cursor: Cursor) -> Tensor:
+        """Loss of this rank's rows; its mean over ranks is the loss of the global batch.
+
+        :param forward: the model as it has to be called (the engine, when there is one)
+        """
+
+    def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
+        """Metrics of a plain model on ``validation`` or ``test``, the same on every rank."""
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint has to keep of the task."""
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what :meth:`state` gave, after :meth:`start`."""

@@ -1,0 +1,66 @@
+"""How entry points speak: one-line errors, exit codes, progress bars."""
+
+import sys
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from upop_ray.errors import UpopError
+
+USER_ERROR = 2
+console = Console(highlight=False, soft_wrap=True)
+
+
+def guarded(main: Callable[[], int]) -> None:
+    """Run an entry point: an error that the user can cure is one line on stderr and exit code 2, never a traceback."""
+    try:
+        sys.exit(main())
+    except UpopError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(USER_ERROR)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
+
+
+class PhaseBars:
+    """Progress bars of one point, one for each phase: phase, step, loss, ratio, time left."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description:8}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TextColumn("{task.fields[facts]}"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._bars: dict[str, TaskID] = {}
+        self._last: dict[str, dict[str, float]] = {}
+
+    def __enter__(self) -> "PhaseBars":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def show(self, phase: str, step: int, steps: int, metrics: dict[str, float]) -> None:
+        """Move the bar of ``phase``; without a terminal print a line instead."""
+        facts = self._last.setdefault(phase, {})
+        facts.update(metrics)
+        text = _facts(facts)
+        if not console.is_terminal:
+            console.print(f"{phase:8} {step}/{steps} {text}")
+            return
+        if phase not in self._bars:
+            self._bars[phase] = self._progress.add_task(phase, total=steps, facts="")
+        self._progress.update(self._bars[phase], completed=step, facts=text)
+
+
+def _facts(metrics: dict[str, float]) -> str:
+    shown = {"loss": "loss {:.3f}", "ratio": "ratio {:.3f}", "examples_per_second": "{:.0f} examples/s"}
+    parts = [shown[name].format(value) for name, value in metrics.items() if name in shown]
+    parts += [f"{name.split('/')[-1]} {value:.1f}" for name, value in metrics.items() if name == "validation/r_mean"]
+    return "  ".join(parts)

@@ -1,0 +1,104 @@
+"""Metric sinks: rows for Parquet, and TensorBoard event files in the store."""
+
+import io
+import logging
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from transformers.utils import logging as transformers_logging
+
+from upop_ray.errors import StoreError
+from upop_ray.store import Store
+
+#: columns of metrics.parquet; one row is one value of one metric at one step of one phase
+SCHEMA = pa.schema(
+    [("phase", pa.string()), ("step", pa.int64()), ("name", pa.string()), ("value", pa.float64()), ("time", pa.float64())]
+)
+
+
+class MetricRows:
+    """Every logged value, in order; goes through checkpoints, so that a resumed point has the rows of an undisturbed one."""
+
+    def __init__(self, rows: list[dict[str, Any]] | None = None) -> None:
+        self.rows = rows or []
+
+    def log(self, phase: str, step: int, metrics: Mapping[str, float]) -> None:
+        """Add one row for each metric."""
+        now = time.time()
+        for name, value in metrics.items():
+            self.rows.append({"phase": phase, "step": step, "name": name, "value": float(value), "time": now})
+
+    def to_parquet(self) -> bytes:
+        """The rows as the content of a Parquet file."""
+        buffer = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist(self.rows, schema=SCHEMA), buffer, compression="zstd")
+        return buffer.getvalue()
+
+    @classmethod
+    def from_parquet(cls, content: bytes, name: str) -> "MetricRows":
+        """Rows from the content of a Parquet file.
+
+        :raises StoreError: it is not one; the message gives ``name``
+        """
+        try:
+            return cls(pq.read_table(io.BytesIO(content)).to_pylist())
+        except (pa.ArrowException, OSError) as error:
+            raise StoreError(f"{name}: not a readable Parquet file: {error}") from error
+
+
+class TensorBoard:
+    """One run of TensorBoard: written to a local folder, which is the store's own or is uploaded at each flush."""
+
+    def __init__(self, store: Store, folder: str) -> None:
+        quieten()
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._store, self._folder = store, folder
+        self._temporary = None if store.is_local else tempfile.TemporaryDirectory(prefix="upop-tensorboard-")
+        self._local = Path(self._temporary.name if self._temporary else store.path(folder))
+        self._writer = SummaryWriter(str(self._local))  # type: ignore[no-untyped-call]
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Add one value to each scalar."""
+        for tag, value in values.items():
+            self._writer.add_scalar(tag, value, step)  # type: ignore[no-untyped-call]
+
+    def hparams(self, settings: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+        """Say with which settings this run gave which metrics, for the HParams page."""
+        from torch.utils.tensorboard.summary import hparams
+
+        experiment, start, end = hparams(dict(settings), dict(metrics))  # type: ignore[no-untyped-call]
+        writer = self._writer.file_writer
+        assert writer is not None
+        for summary in (experiment, start, end):
+            writer.add_summary(summary)  # type: ignore[no-untyped-call]
+        self.scalars(0, metrics)
+
+    def text(self, tag: str, content: str) -> None:
+        """Add a Markdown text."""
+        self._writer.add_text(tag, content)  # type: ignore[no-untyped-call]
+
+    def flush(self) -> None:
+        """Make what was added visible."""
+        self._writer.flush()  # type: ignore[no-untyped-call]
+        if self._temporary is not None:
+            self._store.upload(self._local, self._folder)
+
+    def close(self) -> None:
+        """Flush and end the run."""
+        self.flush()
+        self._writer.close()  # type: ignore[no-untyped-call]
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
+
+def quieten() -> None:
+    """Keep libraries from writing notes that a user can do nothing about."""
+    for name in ("tensorboard", "torch.utils.tensorboard", "DeepSpeed", "deepspeed", "transformers"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]

@@ -1,0 +1,1 @@
+"""Search, retraining and one point from start to end; knows neither ray nor deepspeed."""

@@ -1,0 +1,274 @@
+"""One point from start to end: search, slice, retrain, evaluate, export."""
+
+import copy
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from upop_ray.errors import BudgetError
+from upop_ray.pruning.compress import folded_state, largest_difference
+from upop_ray.pruning.cost import removable_cost, removed_cost, unit_costs
+from upop_ray.pruning.gates import Gates
+from upop_ray.pruning.methods import METHODS, unsearched_masks
+from upop_ray.pruning.ranking import Ranking
+from upop_ray.pruning.site import Keep, kept_share
+from upop_ray.store import PointPaths, Store
+from upop_ray.tasks.collective import gather, rank, world_size
+from upop_ray.tracking import MetricRows
+from upop_ray.training.checkpoint import Attempt, Checkpoint, latest_checkpoint, named
+from upop_ray.training.engine import Engine, EngineFactory, EngineSettings
+from upop_ray.training.finish import Outcome, dense_facts, finish
+from upop_ray.training.prepared import Prepared
+from upop_ray.training.retrain import retrain
+from upop_ray.training.search import MaskSearch, Step
+
+BUDGET_TOLERANCE = 0.005
+EXACTNESS_TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a point reports: how far a phase is, and metrics by name."""
+
+    phase: str
+    step: int
+    steps: int
+    metrics: dict[str, float] = field(default_factory=dict)
+    manifest: dict | None = None  # type: ignore[type-arg]
+
+
+@dataclass(frozen=True)
+class Host:
+    """Where a point runs.
+
+    :param engine: builds the engine of each phase
+    :param attempt: the claim under which this replica writes; every rank has it, rank 0 writes
+    """
+
+    store: Store
+    engine: EngineFactory
+    attempt: Attempt
+    device: torch.device
+
+
+class Point:
+    """Runs one point; every rank of a replica runs the same code in step, and rank 0 writes."""
+
+    def __init__(self, prepared: Prepared, host: Host) -> None:
+        self.prepared, self.host = prepared, host
+        self.experiment = prepared.experiment
+        self.paths = PointPaths(prepared.hash)
+        self.rows = MetricRows()
+        self.facts: dict[str, object] = {}
+        self.seconds: dict[str, float] = {}
+        self._last_report = (time.monotonic(), 0)
+        search = self.experiment.search
+        self.method = METHODS[search.method]
+        model = prepared.model
+        self.sites = prepared.spec.sites(model)
+        self.costs = unit_costs(model, self.sites, search.budget, prepared.spec.paper_attention_cost)
+        self.ranking = Ranking(
+            self.sites,
+            self.costs,
+            published=search.budget == "units",
+            score=search.score,
+            floor=search.floor,
+            prices=search.regularisation.model_dump(),
+        )
+
+    def run(self) -> Iterator[Progress]:
+        """Go from the last checkpoint, or from the dense model, to the manifest; yields reports, the manifest last.
+
+        :raises UpopError: something the user can cure
+        :raises StaleAttempt: another replica has taken the point over
+        """
+        torch.manual_seed(self.experiment.seed)
+        self.task = self.prepared.task()
+        with self._timed("evaluate"):
+            dense = dense_facts(self.prepared, self.task, self.host.store)
+        checkpoint = latest_checkpoint(self.host.store, self.paths)
+        if checkpoint is not None:
+            self.rows = checkpoint.metrics
+            self.facts, self.seconds = checkpoint.facts["facts"], checkpoint.facts["seconds"]
+        if checkpoint is None or checkpoint.phase == "search":
+            keep, weights = yield from self._masks(checkpoint)
+            sliced = self._slice(keep, weights)
+            checkpoint = None
+            with self._timed("evaluate"):
+                self.facts["before_retraining"] = self.task.evaluate(sliced, "validation")
+        else:
+            keep = checkpoint.part("keep")
+            sliced = self.prepared.spec.sliced(self.prepared.model, self.prepared.model.state_dict(), keep)
+        final = yield from self._retrain(sliced, keep, checkpoint)
+        outcome = Outcome(final, keep, self.costs, self.facts, self.seconds, self.rows)
+        manifest = finish(self.prepared, self.task, self.host.store, self.host.attempt, dense, outcome)
+        yield Progress("finished", 1, 1, manifest=manifest)
+
+    def _masks(self, checkpoint: Checkpoint | None) -> Iterator[Progress]:  # type: ignore[misc]
+        """Masks and the weights they apply to, from a search or straight from the dense weights."""
+        if not self.method.searches:
+            search = self.experiment.search
+            model = self.prepared.model
+            keep = unsearched_masks(model, self.method, self.ranking, search.ratio, self.experiment.seed)
+            return keep, model.state_dict()
+        return (yield from self._search(checkpoint))
+
+    def _search(self, checkpoint: Checkpoint | None) -> Iterator[Progress]:  # type: ignore[misc]
+        settings = self.experiment.search
+        model = copy.deepcopy(self.prepared.model).to(self.host.device)
+        self.task.start(model)
+        gates = Gates(model, self.sites)
+        gates.attach(model)
+        engine = self._engine(model, settings.learning_rate)
+        search = MaskSearch(engine, gates, self.task, self.method, self.ranking)
+        first = 0
+        if checkpoint is not None:
+            first = checkpoint.step
+            self._load(engine, checkpoint)
+            search.load_state(self._own(checkpoint, "search"), settings)
+        steps = settings.epochs * self.task.steps_per_epoch()
+        with self._timed("search"):
+            for step in search.run(settings, first):
+                extra = {f"kept/{name}": share for name, share in kept_share(self.sites, search.keep).items()}
+                yield from self._after(step, "search", steps, {"ratio": step.ratio} | extra)
+                if self._checkpoint_due(step.step + 1, steps):
+                    self._save(engine, "search", step.step + 1, self._shared(named("search", search.state())))
+        weights = engine.weights()
+        engine.close()
+        gates.detach(model)
+        return search.keep, folded_state(weights, self.sites, gates.tensors, search.keep)
+
+    def _slice(self, keep: Keep, weights: dict[str, Tensor]) -> PreTrainedModel:
+        """Cut, and prove that the sliced model gives the masked model's outputs.
+
+        :raises BudgetError: the achieved budget misses the asked one by more than 0.5%
+        """
+        ratio, budget = self.experiment.search.ratio, self.experiment.search.budget
+        achieved = removed_cost(keep, self.costs) / removable_cost(self.sites, self.costs)
+        if abs(achieved - ratio) > BUDGET_TOLERANCE:
+            raise BudgetError(
+                f"search.ratio: asked {ratio} of the removable {budget}, achieved {achieved:.4f}, further off than "
+                f"{BUDGET_TOLERANCE:.1%}; the model's units are too coarse or search.floor is too high"
+            )
+        spec = self.prepared.spec
+        masked = copy.deepcopy(self.prepared.model)
+        masked.load_state_dict(weights)
+        sliced = spec.sliced(masked, weights, keep)
+        gates = Gates(masked, self.sites)
+        gates.attach(masked)
+        gates.shrink(keep, 0.0)
+        example = spec.example(masked)
+        with torch.no_grad():
+            difference = largest_difference(spec.outputs(masked.eval(), example), spec.outputs(sliced, example))
+        if difference > EXACTNESS_TOLERANCE:
+            raise AssertionError(f"the sliced model differs from the masked one by {difference:.2e}: a defect of upop_ray")
+        self.facts["masked_vs_sliced"] = difference
+        self.facts["achieved_ratio"] = achieved
+        return sliced
+
+    def _retrain(self, sliced: PreTrainedModel, keep: Keep, checkpoint: Checkpoint | None) -> Iterator[Progress]:  # type: ignore[misc]
+        settings = self.experiment.retrain
+        # a method without a search spends the same epochs in all
+        epochs = settings.epochs + (0 if self.method.searches else self.experiment.search.epochs)
+        model = sliced.to(self.host.device)
+        self.task.start(model)
+        engine = self._engine(model, settings.learning_rate)
+        shared = named("keep", {name: mask.cpu() for name, mask in keep.items()})
+        first = 0
+        if checkpoint is None:
+            self._save(engine, "retrain", 0, shared)
+        else:
+            first = checkpoint.step
+            self._load(engine, checkpoint)
+        per_epoch = self.task.steps_per_epoch()
+        steps = epochs * per_epoch
+        with self._timed("retrain"):
+            for step in retrain(engine, self.task, settings, epochs, first):
+                yield from self._after(step, "retrain", steps, {})
+                done = step.step + 1
+                if self._checkpoint_due(done, steps):
+                    self._save(engine, "retrain", done, shared)
+                if done % per_epoch == 0:
+                    yield self._validated(engine, sliced, done, steps)
+        final = self._plain(engine, sliced)
+        engine.close()
+        return final
+
+    def _engine(self, model: torch.nn.Module, learning_rate: float) -> Engine:
+        settings = EngineSettings(self.experiment.optimizer, learning_rate, self.experiment.precision)
+        return self.host.engine(model, settings)
+
+    def _plain(self, engine: Engine, sliced: PreTrainedModel) -> PreTrainedModel:
+        """The engine's model as it would be exported: whole, in fp32."""
+        plain = type(sliced)(sliced.config)
+        plain.load_state_dict(engine.weights())
+        return plain.to(self.host.device).eval()
+
+    def _validated(self, engine: Engine, sliced: PreTrainedModel, done: int, steps: int) -> Progress:
+        with self._timed("evaluate", within="retrain"):
+            metrics = self.task.evaluate(self._plain(engine, sliced), "validation")
+        engine.model.train()
+        named_metrics = {f"validation/{name}": value for name, value in metrics.items()}
+        self.rows.log("retrain", done, named_metrics)
+        self._last_report = (time.monotonic(), done)
+        return Progress("retrain", done, steps, named_metrics)
+
+    def _after(self, step: Step, phase: str, steps: int, extra: dict[str, float]) -> Iterator[Progress]:
+        """Log and report a step when a report is due."""
+        done = step.step + 1
+        if done % self.experiment.report_steps and done != steps:
+            return
+        before, at = self._last_report
+        now = time.monotonic()
+        speed = max(done - at, 1) * self.experiment.batch_size / max(now - before, 1e-9)
+        self._last_report = (now, 0 if done == steps else done)
+        metrics = {"loss": step.loss, "learning_rate": step.learning_rate, "examples_per_second": speed} | extra
+        self.rows.log(phase, done, metrics)
+        yield Progress(phase, done, steps, metrics)
+
+    def _checkpoint_due(self, done: int, steps: int) -> bool:
+        every = self.experiment.checkpoint_steps
+        return bool(every) and done % every == 0 and done < steps
+
+    def _save(self, engine: Engine, phase: str, step: int, extra: dict[str, Tensor]) -> None:
+        """Collect the state on all ranks; rank 0 writes it."""
+        tensors = named("weights", engine.weights()) | named("optimizer", engine.optimizer_state())
+        tensors |= named("task", {name: value.cpu() for name, value in self.task.state().items()}) | extra
+        tensors |= self._shared({"rng": torch.get_rng_state()})
+        facts = {"facts": self.facts, "seconds": self.seconds, "world_size": world_size()}
+        if rank() == 0:
+            self.host.attempt.save(Checkpoint(phase, step, tensors, facts, self.rows))
+
+    def _load(self, engine: Engine, checkpoint: Checkpoint) -> None:
+        engine.load(checkpoint.part("weights"), checkpoint.part("optimizer"))
+        self.task.load_state(checkpoint.part("task"))
+        torch.set_rng_state(self._own(checkpoint, "rng")[""])
+
+    def _shared(self, own: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors that differ between ranks, stacked: (world, ...)."""
+        return {name: gather(value[None].to(self.host.device)).cpu() for name, value in own.items()}
+
+    def _own(self, checkpoint: Checkpoint, prefix: str) -> dict[str, Tensor]:
+        """This rank's slice of stacked tensors; on another number of workers scores are averaged, the rest is rank 0's."""
+        stacked = checkpoint.part(prefix) | ({"": checkpoint.tensors[prefix]} if prefix in checkpoint.tensors else {})
+        same = checkpoint.facts["world_size"] == world_size()
+        own = {}
+        for name, value in stacked.items():
+            is_score = name.startswith("score/") and not same
+            own[name] = value.mean(0) if is_score else value[rank() if same else 0]
+        return own
+
+    @contextmanager
+    def _timed(self, part: str, within: str | None = None) -> Iterator[None]:
+        """Add the seconds spent to ``part``, taking them from ``within``."""
+        start = time.monotonic()
+        yield
+        spent = time.monotonic() - start
+        self.seconds[part] = self.seconds.get(part, 0.0) + spent
+        if within is not None:
+            self.seconds[within] = self.seconds.get(within, 0.0) - spent

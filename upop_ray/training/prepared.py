@@ -1,0 +1,112 @@
+"""What a point starts from: dense model, data and task, read once in a process and shared by its points."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from upop_ray.config import Experiment, point_hash
+from upop_ray.data.checkpoints import resolve_checkpoint
+from upop_ray.data.shards import ShardedDataset, open_dataset
+from upop_ray.errors import CheckpointError
+from upop_ray.models import MODELS
+from upop_ray.models.spec import ModelSpec
+from upop_ray.tasks import TASKS
+from upop_ray.tasks.spec import Task
+
+#: files that decide what a checkpoint computes
+_WEIGHT_FILES = ("*.safetensors", "*.bin", "config.json", "tokenizer*", "vocab*", "merges.txt", "*processor_config.json")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An experiment with everything it starts from.
+
+    :param model: the dense model, to be copied before it is changed
+    :param hash: content address of the point
+    :param dense_hash: content address of the dense model's evaluation
+    """
+
+    experiment: Experiment
+    spec: ModelSpec
+    model: PreTrainedModel
+    processor: Any
+    dataset: ShardedDataset
+    hash: str
+    dense_hash: str
+
+    def task(self) -> Task:
+        """A new task on the data."""
+        return TASKS[self.experiment.task.name](self.experiment, self.dataset, self.processor, self.model)
+
+
+def prepare(experiment: Experiment) -> Prepared:
+    """Load the dense model and open the data.
+
+    :raises CheckpointError: the model cannot be loaded
+    :raises DataError: the data cannot be opened
+    """
+    spec = MODELS[experiment.model.family]
+    model, processor = _dense(experiment.model.family, experiment.model.path)
+    dataset = _dataset(experiment.data.path)
+    address, dense = content_addresses(experiment)
+    return Prepared(experiment, spec, model, processor, dataset, address, dense)
+
+
+def content_addresses(experiment: Experiment) -> tuple[str, str]:
+    """Hashes of the point and of the dense model on its data, without loading the model.
+
+    :raises CheckpointError: the checkpoint is missing
+    :raises DataError: the data set is missing
+    """
+    data, weights = _dataset(experiment.data.path).content_hash, weights_hash(experiment.model.path)
+    task = experiment.task.name
+    dense = hashlib.sha256(f"{data} {weights} {task}".encode()).hexdigest()[:16]
+    return point_hash(experiment, data, weights), dense
+
+
+@lru_cache(maxsize=8)
+def weights_hash(path: str) -> str:
+    """Hash of the files of a checkpoint that decide what it computes.
+
+    :raises CheckpointError: no folder, and no model of that name that can be fetched
+    """
+    folder = _folder(resolve_checkpoint(path))
+    files = sorted({file for pattern in _WEIGHT_FILES for file in folder.glob(pattern)})
+    if not any(file.suffix in (".safetensors", ".bin") for file in files):
+        raise CheckpointError(f"model.path: {path} holds no weights (*.safetensors); give a transformers folder")
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.name} ".encode())
+        with file.open("rb") as content:
+            digest.update(hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=2)
+def _dense(family: str, path: str) -> tuple[PreTrainedModel, Any]:
+    return MODELS[family].load(_folder(resolve_checkpoint(path)))
+
+
+@lru_cache(maxsize=8)
+def _dataset(path: str) -> ShardedDataset:
+    return open_dataset(path)
+
+
+def _folder(path: str) -> Path:
+    if Path(path).is_dir():
+        return Path(path)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return Path(snapshot_download(path))
+    except (OSError, HFValidationError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(
+            f"model.path: {path} is no folder, and no model of that name can be fetched ({reason}); "
+            "give a transformers folder or a hub name"
+        ) from error
