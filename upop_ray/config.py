@@ -205,7 +205,9 @@ class Experiment(_Part):
     @model_validator(mode="after")
     def _batch_is_shared_evenly(self) -> "Experiment":
         if self.batch_size % self.replica.workers:
-            raise ValueError(f"batch_size {self.batch_size} is not a multiple of replica.workers {self.replica.workers}")
+            raise ValueError(
+                f"batch_size {self.batch_size} is not a multiple of replica.workers {self.replica.workers}"
+            )
         if self.task.loss == "momentum" and self.task.momentum.queue_size % self.batch_size:
             raise ValueError(
                 f"task.momentum.queue_size {self.task.momentum.queue_size} is not a multiple of batch_size "
@@ -285,7 +287,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text())
     except OSError as error:
-        raise ConfigError(str(path), f"cannot be read ({error.strerror})", "give the path of an experiment YAML") from error
+        raise ConfigError(
+            str(path), f"cannot be read ({error.strerror})", "give the path of an experiment YAML"
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         problem = " ".join(str(error).split())
         raise ConfigError(str(path), f"is not YAML: {problem}", "correct the file") from error
@@ -324,7 +328,7 @@ def _first_problem(error: ValidationError) -> ConfigError:
     parts = [str(part) for part in problem["loc"]]
     field = ".".join(parts) or "experiment"
     value = problem["input"]
-    if parts and parts[-1] == "ratio" or "ratios" in parts and problem["type"] in ("greater_than", "less_than"):
+    if (parts and parts[-1] == "ratio") or ("ratios" in parts and problem["type"] in ("greater_than", "less_than")):
         return ConfigError(field, f"must be in (0, 1), got {value!r}", "0.5 removes half of the budget")
     if problem["type"] == "extra_forbidden":
         return ConfigError(field, f"unknown setting (value {value!r})", _nearest(parts))
@@ -339,7 +343,9 @@ def _nearest(parts: Sequence[str]) -> str:
 
     part: Any = Experiment
     for name in parts[:-1]:
-        annotation = part.model_fields[name].annotation if isinstance(part, type) and issubclass(part, BaseModel) else None
+        annotation = (
+            part.model_fields[name].annotation if isinstance(part, type) and issubclass(part, BaseModel) else None
+        )
         part = annotation
     known = sorted(part.model_fields) if isinstance(part, type) and issubclass(part, BaseModel) else []
     close = difflib.get_close_matches(parts[-1], known, n=1)

@@ -17,7 +17,13 @@ from upop_ray.store import Store
 
 #: columns of metrics.parquet; one row is one value of one metric at one step of one phase
 SCHEMA = pa.schema(
-    [("phase", pa.string()), ("step", pa.int64()), ("name", pa.string()), ("value", pa.float64()), ("time", pa.float64())]
+    [
+        ("phase", pa.string()),
+        ("step", pa.int64()),
+        ("name", pa.string()),
+        ("value", pa.float64()),
+        ("time", pa.float64()),
+    ]
 )
 
 

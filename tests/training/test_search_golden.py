@@ -15,7 +15,7 @@ from upop_ray.pruning.methods import METHODS
 from upop_ray.pruning.ranking import Ranking
 from upop_ray.pruning.site import kept_counts
 from upop_ray.tasks.contrastive import MomentumContrast
-from upop_ray.tasks.retrieval import Retrieval
+from upop_ray.tasks.retrieval import Retrieval, expose_temperature
 from upop_ray.training.engine import EngineSettings, LocalEngine
 from upop_ray.training.search import MaskSearch
 
@@ -26,6 +26,7 @@ class GoldenRetrieval(Retrieval):
     def __init__(self, model: nn.Module) -> None:
         self.inputs = arrays("clip_inputs")
         self.momentum = Momentum(queue_size=48, enqueue="online", shared=("text_model.final_layer_norm",))
+        expose_temperature(model)
         self._contrast = MomentumContrast(model, 32, self.momentum)
         start = arrays("clip_state_init")
         self._contrast.image_queue.copy_(start["image_queue"].t())

@@ -110,9 +110,7 @@ def clip_sites(model: nn.Module) -> tuple[Site, ...]:
 def _layer_sites(layer: Any, path: str, tower: Tower, name: str, tokens: int) -> tuple[Site, Site]:
     attention = layer.self_attn
     heads = attention.num_heads
-    query, key, value, out = (
-        Slot(f"{path}.self_attn.{part}_proj", heads, tokens) for part in ("q", "k", "v", "out")
-    )
+    query, key, value, out = (Slot(f"{path}.self_attn.{part}_proj", heads, tokens) for part in ("q", "k", "v", "out"))
     return (
         Site(
             f"{name}.attn", "attention", tower, attention.q_proj.out_features // heads,

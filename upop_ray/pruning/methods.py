@@ -53,8 +53,9 @@ METHODS: Mapping[str, Method] = {
 }
 
 
-def searched_masks(gates: Mapping[str, Tensor], scores: Mapping[str, Tensor], method: Method, ranking: Ranking,
-                   ratio: float) -> dict[str, Tensor]:
+def searched_masks(
+    gates: Mapping[str, Tensor], scores: Mapping[str, Tensor], method: Method, ranking: Ranking, ratio: float
+) -> dict[str, Tensor]:
     """Masks of a searching method at share ``ratio``: from accumulated gradients, or from learned gates.
 
     :param gates: value of each gate (units,)

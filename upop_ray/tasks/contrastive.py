@@ -72,8 +72,12 @@ class MomentumContrast:
         self.twin = copy.deepcopy(model).eval().requires_grad_(False)
         reference = next(model.parameters())
         shape = (settings.queue_size, dimension)
-        self.image_queue = functional.normalize(torch.randn(shape, dtype=reference.dtype, device=reference.device), dim=1)
-        self.text_queue = functional.normalize(torch.randn(shape, dtype=reference.dtype, device=reference.device), dim=1)
+        self.image_queue = functional.normalize(
+            torch.randn(shape, dtype=reference.dtype, device=reference.device), dim=1
+        )
+        self.text_queue = functional.normalize(
+            torch.randn(shape, dtype=reference.dtype, device=reference.device), dim=1
+        )
         # -100 is no identity, so an unfilled slot is never a positive
         self.identity_queue = torch.full((settings.queue_size,), -100, device=reference.device)
         self.position = 0
@@ -97,7 +101,10 @@ class MomentumContrast:
         weight = self.settings.teacher_weight * ramp
         hard = positives(online.identity, torch.cat([gather(online.identity), self.identity_queue]))
         loss = torch.zeros((), dtype=online.image.dtype, device=online.image.device)
-        pairs = ((online.image, twin.image, twin.text, self.text_queue), (online.text, twin.text, twin.image, self.image_queue))
+        pairs = (
+            (online.image, twin.image, twin.text, self.text_queue),
+            (online.text, twin.text, twin.image, self.image_queue),
+        )
         for feature, twin_feature, other, queue in pairs:
             candidates = torch.cat([gather(other), queue.clone()]).t()
             with torch.no_grad():

@@ -64,6 +64,7 @@ class Retrieval:
         return len(self.batches)
 
     def start(self, model: nn.Module) -> None:
+        expose_temperature(model)
         if self.momentum is None:
             return
         previous = self._contrast
@@ -81,12 +82,11 @@ class Retrieval:
                 self._contrast.update_twin(online)
 
     def loss(self, model: nn.Module, forward: Callable[..., Any], batch: ImageTextBatch, cursor: Cursor) -> Tensor:
-        online = features(forward, batch, _device(model))
-        scale = temperature(model.logit_scale)  # type: ignore[arg-type]
+        online, scale = features(forward, batch, _device(model))
         if self._contrast is None:
             return in_batch_loss(online, scale)
         with torch.no_grad():
-            twin = features(self._contrast.twin, batch, _device(model))
+            twin, _ = features(self._contrast.twin, batch, _device(model))
         ramp = 1.0 if cursor.epoch > 0 else min(1.0, cursor.index / self.steps_per_epoch())
         return self._contrast.loss(online, twin, scale, ramp)
 
@@ -124,8 +124,23 @@ def read_split(dataset: ShardedDataset, name: str) -> ImageTextSplit:
     return _SPLITS_READ[key]
 
 
-def features(forward: Callable[..., Any], batch: ImageTextBatch, device: torch.device) -> Features:
-    """Normalised features of a batch, in fp32 where the model computes in less."""
+def expose_temperature(model: nn.Module) -> None:
+    """Make the model return its ``logit_scale`` with its features.
+
+    Under ZeRO-3 a parameter is whole only inside the forward pass of its module, so the loss cannot read it there.
+    """
+
+    def add(module: nn.Module, inputs: Any, output: Any) -> Any:
+        output["logit_scale"] = module.logit_scale.clone()  # type: ignore[operator, union-attr]
+        return output
+
+    if not getattr(model, "_exposes_temperature", False):
+        model.register_forward_hook(add)
+        model._exposes_temperature = True  # type: ignore[assignment]
+
+
+def features(forward: Callable[..., Any], batch: ImageTextBatch, device: torch.device) -> tuple[Features, Tensor]:
+    """Normalised features of a batch, in fp32 where the model computes in less, and exp of the bounded temperature."""
     output = forward(
         pixel_values=batch.pixel_values.to(device),
         input_ids=batch.input_ids.to(device),
@@ -134,7 +149,7 @@ def features(forward: Callable[..., Any], batch: ImageTextBatch, device: torch.d
     image, text = output.image_embeds, output.text_embeds
     if image.dtype == torch.bfloat16:
         image, text = image.float(), text.float()
-    return Features(image, text, batch.concept_ids.to(device))
+    return Features(image, text, batch.concept_ids.to(device)), temperature(output["logit_scale"].to(image.dtype))
 
 
 def _encoded(batches: Any, encode: Callable[[Any], Tensor]) -> Tensor:
@@ -152,7 +167,9 @@ def _encoded(batches: Any, encode: Callable[[Any], Tensor]) -> Tensor:
         padded[: len(encoded)] = encoded
         gathered, counts = gather(padded).view(-1, largest, encoded.shape[1]), gather(count)
         for other in range(world_size()):
-            parts.setdefault(min(turn * world_size() + other, len(all_batches) - 1), gathered[other, : int(counts[other])])
+            parts.setdefault(
+                min(turn * world_size() + other, len(all_batches) - 1), gathered[other, : int(counts[other])]
+            )
     return torch.cat([parts[index] for index in range(len(all_batches))])
 
 

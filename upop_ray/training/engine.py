@@ -52,7 +52,7 @@ class Engine(Protocol):
         """Restore what :meth:`weights` and :meth:`optimizer_state` gave, whatever the number of workers then."""
 
     def close(self) -> None:
-        """Free what the engine holds; the model stays usable."""
+        """Free what the engine holds; its model is not to be used any more."""
 
 
 EngineFactory = Callable[[nn.Module, EngineSettings], Engine]

@@ -79,7 +79,9 @@ def finish(
     removed = _removed(prepared, outcome)
     facts = size(prepared, model)
     if facts["parameters"] != dense["parameters"] - removed["params"]:
-        raise AssertionError(f"parameters {facts['parameters']} are not dense minus {removed['params']}: a defect of upop_ray")
+        raise AssertionError(
+            f"parameters {facts['parameters']} are not dense minus {removed['params']}: a defect of upop_ray"
+        )
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "hash": prepared.hash,

@@ -140,7 +140,6 @@ class Point:
                     self._save(engine, "search", step.step + 1, self._shared(named("search", search.state())))
         weights = engine.weights()
         engine.close()
-        gates.detach(model)
         return search.keep, folded_state(weights, self.sites, gates.tensors, search.keep)
 
     def _slice(self, keep: Keep, weights: dict[str, Tensor]) -> PreTrainedModel:
@@ -166,7 +165,9 @@ class Point:
         with torch.no_grad():
             difference = largest_difference(spec.outputs(masked.eval(), example), spec.outputs(sliced, example))
         if difference > EXACTNESS_TOLERANCE:
-            raise AssertionError(f"the sliced model differs from the masked one by {difference:.2e}: a defect of upop_ray")
+            raise AssertionError(
+                f"the sliced model differs from the masked one by {difference:.2e}: a defect of upop_ray"
+            )
         self.facts["masked_vs_sliced"] = difference
         self.facts["achieved_ratio"] = achieved
         return sliced

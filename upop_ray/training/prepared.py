@@ -18,7 +18,15 @@ from upop_ray.tasks import TASKS
 from upop_ray.tasks.spec import Task
 
 #: files that decide what a checkpoint computes
-_WEIGHT_FILES = ("*.safetensors", "*.bin", "config.json", "tokenizer*", "vocab*", "merges.txt", "*processor_config.json")
+_WEIGHT_FILES = (
+    "*.safetensors",
+    "*.bin",
+    "config.json",
+    "tokenizer*",
+    "vocab*",
+    "merges.txt",
+    "*processor_config.json",
+)
 
 
 @dataclass(frozen=True)

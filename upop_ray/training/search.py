@@ -116,4 +116,3 @@ class MaskSearch:
                 gate.grad = average(gate.grad)
         self._gate_optimizer.step()
         self._gate_optimizer.zero_grad()
-
