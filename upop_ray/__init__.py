@@ -1,4 +1,4 @@
-"""Compress vision-language transformers with UPop on Ray; importing it makes sliced models load through Auto classes."""
+"""Compress vision-language transformers with UPop on Ray; importing it lets sliced models load through Auto classes."""
 
 from upop_ray.models import register
 

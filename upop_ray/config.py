@@ -47,7 +47,7 @@ class Momentum(_Part):
     queue_size: Positive = 57_600
     teacher_weight: Annotated[float, Field(ge=0, le=1)] = 0.4
     enqueue: Literal["momentum", "online"] = "momentum"
-    #: modules that the momentum encoder takes from the online model instead of averaging (published: the last text norm)
+    #: modules that the momentum encoder takes over instead of averaging (published CLIP: the last text norm)
     shared: tuple[str, ...] = ()
 
     @field_validator("shared", mode="before")
@@ -57,7 +57,7 @@ class Momentum(_Part):
 
 
 class Task(_Part):
-    """What is trained and measured; ``in_batch`` contrasts within the global batch, ``momentum`` is the published ITC."""
+    """What is trained and measured; ``in_batch`` contrasts the global batch, ``momentum`` is the published ITC."""
 
     name: Literal["retrieval"] = "retrieval"
     loss: Literal["in_batch", "momentum"] = "in_batch"
@@ -91,7 +91,7 @@ class Regularisation(_Part):
 
 
 class GatePenalty(_Part):
-    """L1 weights of the gates, per kind. Under ``mask`` they train the gates; elsewhere they change no mask (DESIGN 6)."""
+    """L1 weights of the gates, per kind: they train the gates of ``mask``; elsewhere they change no mask."""
 
     attention: NonNegativeFloat = 0.0
     mlp: NonNegativeFloat = 0.0
@@ -127,7 +127,7 @@ class Replica(_Part):
     """The workers that together hold one model."""
 
     workers: Positive = 1
-    cpus_per_worker: Annotated[float, Field(gt=0)] = 1.0
+    cpus_per_worker: Annotated[float, Field(ge=0.1, allow_inf_nan=False)] = 1.0
     gpus_per_worker: NonNegativeFloat = 0.0
     zero_stage: Literal[0, 1, 2, 3] = 2
     backend: Literal["gloo", "nccl"] = "gloo"
@@ -146,7 +146,7 @@ class Replica(_Part):
 class EarlyStopping(_Part):
     """Successive halving on the validation metric, among points of the same ratio and method only."""
 
-    grace_steps: Positive = 1
+    grace_epochs: Positive = 1
     reduction: Annotated[int, Field(ge=2)] = 4
 
 

@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from transformers.utils import logging as transformers_logging
 
+from upop_ray.config import Experiment
 from upop_ray.errors import StoreError
-from upop_ray.store import Store
+from upop_ray.store import Store, SweepPaths
 
 #: columns of metrics.parquet; one row is one value of one metric at one step of one phase
 SCHEMA = pa.schema(
@@ -28,7 +29,7 @@ SCHEMA = pa.schema(
 
 
 class MetricRows:
-    """Every logged value, in order; goes through checkpoints, so that a resumed point has the rows of an undisturbed one."""
+    """Every logged value, in order; goes through checkpoints, so that a resumed point has all its rows."""
 
     def __init__(self, rows: list[dict[str, Any]] | None = None) -> None:
         self.rows = rows or []
@@ -108,3 +109,39 @@ def quieten() -> None:
     for name in ("tensorboard", "torch.utils.tensorboard", "DeepSpeed", "deepspeed", "transformers"):
         logging.getLogger(name).setLevel(logging.ERROR)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+class PointBoard:
+    """The TensorBoard run of one point: ``STORE/sweeps/NAME/tensorboard/points/LABEL``."""
+
+    def __init__(self, store: Store, experiment: Experiment, label: str) -> None:
+        folder = f"{SweepPaths(experiment.name).tensorboard}/points/{label}"
+        self._experiment = experiment
+        self._board = TensorBoard(store, folder)
+
+    def log(self, phase: str, step: int, metrics: Mapping[str, float]) -> None:
+        """Add the metrics of a report."""
+        self._board.scalars(step, {f"{phase}/{name}": value for name, value in metrics.items()})
+        self._board.flush()
+
+    def finish(self, manifest: Mapping[str, Any]) -> None:
+        """Add what the HParams page compares."""
+        headline, search = manifest["headline"], self._experiment.search
+        settings = {
+            "method": search.method,
+            "ratio": search.ratio,
+            "seed": self._experiment.seed,
+            "score": search.score,
+            **{f"regularisation/{name}": value for name, value in search.regularisation.model_dump().items()},
+        }
+        metrics = {
+            f"hparam/test_{headline}": manifest["metrics"]["test"][headline],
+            f"hparam/validation_{headline}": manifest["metrics"]["validation"][headline],
+            "hparam/parameters": manifest["parameters"],
+            "hparam/macs": manifest["macs"],
+        }
+        self._board.hparams(settings, metrics)
+
+    def close(self) -> None:
+        """End the run."""
+        self._board.close()

@@ -178,7 +178,7 @@ def test_the_shipped_data_loads() -> None:
     dataset = open_dataset("builtin:emoji")
     split = load_image_text(dataset, "val")
     assert split.images.shape == (dataset.manifest["rows"]["val"], 3, 64, 64)
-    assert split.concept_ids.unique().numel() == dataset.manifest["concepts"]["val"]
+    assert len(set(split.concept_ids.tolist())) == dataset.manifest["concepts"]["val"]
     # emoji stand on white
     assert (split.images[:, :, 0, 0] == 255).all(1).float().mean() > 0.6
 

@@ -44,7 +44,7 @@ def _deepspeed() -> Any:
     from deepspeed.ops import __compatible_ops__
 
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    # the shared-memory all-reduce for CPUs is compiled at first use, which takes a compiler and half a minute; gloo does
+    # the shared-memory all-reduce for CPUs is compiled at first use: a compiler and half a minute; gloo does without
     __compatible_ops__["deepspeed_shm_comm"] = False
     return deepspeed
 

@@ -98,7 +98,7 @@ def clip_sites(model: nn.Module) -> tuple[Site, ...]:
         "vision": (vision.image_size // vision.patch_size) ** 2 + 1,
         "language": text.max_position_embeddings,
     }
-    sites = []
+    sites: list[Site] = []
     for tower, module in TOWERS:
         layers = getattr(model, module).encoder.layers
         for index, layer in enumerate(layers):
@@ -132,9 +132,10 @@ def sliced_clip(model: nn.Module, state: Mapping[str, Tensor], keep: Keep) -> Sl
         settings.pop(key, None)
     config = SlicedCLIPConfig(**settings, kept_units=kept_counts(keep))
     config._attn_implementation = model.config._attn_implementation
-    sliced = SlicedCLIPModel(config).to(state["logit_scale"].dtype)
+    sliced: SlicedCLIPModel = SlicedCLIPModel(config).to(state["logit_scale"].dtype)
     sliced.load_state_dict(sliced_state(state, clip_sites(model), keep))
-    return sliced.eval()
+    sliced.eval()
+    return sliced
 
 
 def clip_example(model: nn.Module) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from upop_ray.pruning.site import Keep, Site, expand
+from upop_ray.pruning.site import Keep, Site, Slot, expand, linear
 
 
 def sliced_state(state: Mapping[str, Tensor], sites: tuple[Site, ...], keep: Keep) -> dict[str, Tensor]:
@@ -53,14 +53,13 @@ def resize(model: nn.Module, sites: tuple[Site, ...], kept: Mapping[str, int]) -
     """
     for site in sites:
         for slot in site.producers:
-            _replace(model, slot.module, out_features=slot.groups * kept[site.name])
+            _replace(model, slot, out_features=slot.groups * kept[site.name])
         for slot in site.consumers:
-            _replace(model, slot.module, in_features=slot.groups * kept[site.name])
+            _replace(model, slot, in_features=slot.groups * kept[site.name])
 
 
-def _replace(model: nn.Module, path: str, in_features: int | None = None, out_features: int | None = None) -> None:
-    old = model.get_submodule(path)
-    assert isinstance(old, nn.Linear)
+def _replace(model: nn.Module, slot: Slot, in_features: int | None = None, out_features: int | None = None) -> None:
+    old = linear(model, slot)
     new = nn.Linear(
         in_features or old.in_features,
         out_features or old.out_features,
@@ -68,7 +67,7 @@ def _replace(model: nn.Module, path: str, in_features: int | None = None, out_fe
         device=old.weight.device,
         dtype=old.weight.dtype,
     )
-    model.set_submodule(path, new)
+    model.set_submodule(slot.module, new)
 
 
 @torch.no_grad()

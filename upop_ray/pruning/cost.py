@@ -7,22 +7,22 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from upop_ray.pruning.site import Keep, Site
+from upop_ray.pruning.site import Keep, Site, linear
 
 Budget = Literal["params", "macs", "units"]
 
 
 def parameters_per_unit(model: nn.Module, site: Site) -> int:
     """Parameters that leave the model with one unit of ``site``: its rows with biases, and its columns."""
-    rows = sum(slot.groups * _fan_in(model, slot.module) for slot in site.producers)
-    columns = sum(slot.groups * _shape(model, slot.module)[0] for slot in site.consumers)
+    rows = sum(slot.groups * _fan_in(linear(model, slot)) for slot in site.producers)
+    columns = sum(slot.groups * linear(model, slot).out_features for slot in site.consumers)
     return rows + columns
 
 
 def macs_per_unit(model: nn.Module, site: Site) -> int:
     """Multiply-accumulates of one example that leave with one unit of ``site``; biases are not counted."""
-    rows = sum(slot.tokens * slot.groups * _shape(model, slot.module)[1] for slot in site.producers)
-    columns = sum(slot.tokens * slot.groups * _shape(model, slot.module)[0] for slot in site.consumers)
+    rows = sum(slot.tokens * slot.groups * linear(model, slot).in_features for slot in site.producers)
+    columns = sum(slot.tokens * slot.groups * linear(model, slot).out_features for slot in site.consumers)
     return rows + columns + site.product_macs
 
 
@@ -64,12 +64,5 @@ def count_macs(model: nn.Module, example: Mapping[str, Tensor]) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-def _shape(model: nn.Module, path: str) -> torch.Size:
-    weight = model.get_submodule(path).weight
-    assert isinstance(weight, Tensor)
-    return weight.shape
-
-
-def _fan_in(model: nn.Module, path: str) -> int:
-    bias = model.get_submodule(path).bias
-    return _shape(model, path)[1] + (0 if bias is None else 1)
+def _fan_in(layer: nn.Linear) -> int:
+    return layer.in_features + (0 if layer.bias is None else 1)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from upop_ray.pruning.site import Keep, Site, expand
+from upop_ray.pruning.site import Keep, Site, expand, linear
 
 
 class _GatedLinearFunction(torch.autograd.Function):
@@ -50,12 +50,14 @@ class GatedLinear(nn.Linear):
     gate_groups: int
 
     def forward(self, input: Tensor) -> Tensor:
-        weight, bias, rows = self.weight, self.bias, expand(self.gate, self.gate_groups)
+        weight: Tensor = self.weight
+        bias: Tensor | None = self.bias
         if torch.is_autocast_enabled(input.device.type):
             low = torch.get_autocast_dtype(input.device.type)
             input, weight = input.to(low), weight.to(low)
             bias = None if bias is None else bias.to(low)
-        return _GatedLinearFunction.apply(input, weight, bias, rows)
+        output: Tensor = _GatedLinearFunction.apply(input, weight, bias, expand(self.gate, self.gate_groups))  # type: ignore[no-untyped-call]
+        return output
 
 
 class Gates:
@@ -69,7 +71,7 @@ class Gates:
         self.sites = sites
         self.tensors: dict[str, Tensor] = {}
         for site in sites:
-            weight = _linear(model, site.producers[0].module).weight
+            weight = linear(model, site.producers[0]).weight
             dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
             self.tensors[site.name] = torch.ones(site.units, dtype=dtype, device=weight.device, requires_grad=True)
 
@@ -77,18 +79,18 @@ class Gates:
         """Put the gates in place by swapping the class of each producer; names in state_dict stay the same."""
         for site in self.sites:
             for slot in site.producers:
-                linear = _linear(model, slot.module)
-                linear.__class__ = GatedLinear
-                linear.gate, linear.gate_groups = self.tensors[site.name], slot.groups  # type: ignore[assignment]
+                layer = linear(model, slot)
+                layer.__class__ = GatedLinear
+                layer.gate, layer.gate_groups = self.tensors[site.name], slot.groups  # type: ignore[assignment]
 
     def detach(self, model: nn.Module) -> None:
         """Give every producer back as the plain linear layer that it was."""
         for site in self.sites:
             for slot in site.producers:
-                linear = _linear(model, slot.module)
-                if isinstance(linear, GatedLinear):
-                    del linear.gate, linear.gate_groups
-                    linear.__class__ = nn.Linear
+                layer = linear(model, slot)
+                if isinstance(layer, GatedLinear):
+                    del layer.gate, layer.gate_groups
+                    layer.__class__ = nn.Linear  # type: ignore[assignment]
 
     def scores(self) -> dict[str, Tensor]:
         """The accumulated gradient of each gate (units,), zero where no backward pass has reached it."""
@@ -115,10 +117,3 @@ class Gates:
         """L1 penalty ``sum_kind weight_kind * sum |gate|`` as published."""
         total = sum(weights[site.kind] * self.tensors[site.name].abs().sum() for site in self.sites)
         return torch.as_tensor(total)
-
-
-def _linear(model: nn.Module, path: str) -> nn.Linear:
-    module = model.get_submodule(path)
-    if not isinstance(module, nn.Linear):
-        raise TypeError(f"{path}: a site's slot must be a linear layer, got {type(module).__name__}")
-    return module

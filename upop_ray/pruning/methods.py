@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from upop_ray.pruning.ranking import Ranking, cut, keep_masks, priced, standardised
-from upop_ray.pruning.site import Keep, Site, Slot
+from upop_ray.pruning.site import Keep, Site, Slot, linear
 
 
 @dataclass(frozen=True)
@@ -78,21 +78,20 @@ def unit_magnitudes(model: nn.Module, site: Site) -> Tensor:
     """Root mean square of all weights and biases that leave with each unit: (units,)."""
     squares, count = torch.zeros(site.units), 0
     for slot in site.producers:
-        linear = model.get_submodule(slot.module)
-        squares += _per_unit(linear.weight, slot, site.units)
-        count += slot.groups * linear.weight.shape[1]  # type: ignore[union-attr, operator]
-        if linear.bias is not None:
-            squares += _per_unit(linear.bias[:, None], slot, site.units)  # type: ignore[index]
+        layer = linear(model, slot)
+        squares += _per_unit(layer.weight, slot, site.units)
+        count += slot.groups * layer.in_features
+        if layer.bias is not None:
+            squares += _per_unit(layer.bias[:, None], slot, site.units)
             count += slot.groups
     for slot in site.consumers:
-        weight = model.get_submodule(slot.module).weight
-        squares += _per_unit(weight.t(), slot, site.units)  # type: ignore[operator, union-attr]
-        count += slot.groups * weight.shape[0]  # type: ignore[union-attr, operator]
+        layer = linear(model, slot)
+        squares += _per_unit(layer.weight.t(), slot, site.units)
+        count += slot.groups * layer.out_features
     return (squares / count).sqrt()
 
 
-def _per_unit(rows: Tensor | nn.Module, slot: Slot, units: int) -> Tensor:
-    assert isinstance(rows, Tensor)
+def _per_unit(rows: Tensor, slot: Slot, units: int) -> Tensor:
     return rows.detach().float().cpu().square().sum(1).view(slot.groups, units).sum(0)
 
 

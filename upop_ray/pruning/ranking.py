@@ -40,9 +40,6 @@ def keep_masks(scores: Mapping[str, Tensor], ranking: Ranking, ratio: float) -> 
     :raises BudgetError: the floors leave too little to remove
     :raises UpopError: a score is not finite, so that no order exists
     """
-    broken = sorted(name for name, score in scores.items() if not torch.isfinite(score).all())
-    if broken:
-        raise UpopError(f"{broken[0]}: scores are not finite; lower search.learning_rate or use precision: fp32")
     if ranking.score == "absolute":
         scores = {name: -score.abs() for name, score in scores.items()}
     return cut(priced(standardised(scores, ranking.sites), ranking), ranking, ratio)
@@ -55,7 +52,13 @@ def cut(ordered: Mapping[str, Tensor], ranking: Ranking, ratio: float) -> dict[s
 
 
 def standardised(scores: Mapping[str, Tensor], sites: tuple[Site, ...]) -> dict[str, Tensor]:
-    """Scores minus mean over unbiased deviation, per kind: raw attention and MLP gradients live on different scales."""
+    """Scores minus mean over unbiased deviation, per kind: raw attention and MLP gradients live on different scales.
+
+    :raises UpopError: a score is not finite, so that no order exists
+    """
+    broken = sorted(name for name, score in scores.items() if not torch.isfinite(score).all())
+    if broken:
+        raise UpopError(f"{broken[0]}: scores are not finite; lower search.learning_rate or use precision: fp32")
     result: dict[str, Tensor] = {}
     for kind in ("attention", "mlp"):
         names = [site.name for site in sites if site.kind == kind]
@@ -65,7 +68,7 @@ def standardised(scores: Mapping[str, Tensor], sites: tuple[Site, ...]) -> dict[
         deviation = pooled.std()
         # where every score is equal nothing tells the units apart, so all are level
         z = (pooled - pooled.mean()) / deviation if deviation > 0 else torch.zeros_like(pooled)
-        result.update(zip(names, z.split([len(scores[name]) for name in names]), strict=True))
+        result.update(zip(names, torch.split(z, [len(scores[name]) for name in names]), strict=True))
     return result
 
 
@@ -111,7 +114,7 @@ def _cut_exact(z: Mapping[str, Tensor], ranking: Ranking, ratio: float) -> dict[
     removed = order[: int(torch.argmin((cumulated - target).abs()))]
     keep = torch.ones(len(pooled), dtype=torch.bool)
     keep[removed] = False
-    return dict(zip((site.name for site in sites), keep.split([site.units for site in sites]), strict=True))
+    return dict(zip((site.name for site in sites), torch.split(keep, [site.units for site in sites]), strict=True))
 
 
 def _protected(scores: Tensor, floor: int) -> Tensor:

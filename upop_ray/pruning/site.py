@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Kind = Literal["attention", "mlp"]
 Tower = Literal["vision", "language", "cross"]
@@ -51,6 +51,17 @@ class Site:
     producers: tuple[Slot, ...]
     consumers: tuple[Slot, ...]
     product_macs: int = 0
+
+
+def linear(model: nn.Module, slot: Slot) -> nn.Linear:
+    """The layer of a slot.
+
+    :raises TypeError: the site map names something that is no linear layer
+    """
+    module = model.get_submodule(slot.module)
+    if not isinstance(module, nn.Linear):
+        raise TypeError(f"{slot.module}: a site's slot must be a linear layer, got {type(module).__name__}")
+    return module
 
 
 def expand(per_unit: Tensor, groups: int) -> Tensor:

@@ -47,8 +47,9 @@ class Retrieval:
             )
         self.momentum = experiment.task.momentum if experiment.task.loss == "momentum" else None
         self.dataset = dataset
-        image_size = model.config.vision_config.image_size  # type: ignore[union-attr]
-        length = model.config.text_config.max_position_embeddings  # type: ignore[union-attr]
+        settings: Any = model.config
+        image_size: int = settings.vision_config.image_size
+        length: int = settings.text_config.max_position_embeddings
         image_processor = processor.image_processor
         self.preprocessing = Preprocessing(
             image_size, tuple(image_processor.image_mean), tuple(image_processor.image_std)

@@ -1,5 +1,6 @@
 """The end of a point: evaluate on both splits, export, write the manifest last."""
 
+import copy
 import importlib.metadata
 import platform
 import tempfile
@@ -37,19 +38,20 @@ class Outcome:
     rows: MetricRows
 
 
-def dense_facts(prepared: Prepared, task: Task, store: Store) -> dict[str, Any]:
+def dense_facts(prepared: Prepared, task: Task, store: Store, device: torch.device) -> dict[str, Any]:
     """Size and metrics of the dense model, measured once for a store."""
     path = dense_path(prepared.dense_hash)
     # rank 0 decides for all, so that nobody evaluates alone
-    known = gather(torch.tensor([store.exists(path)], dtype=torch.long, device=_reference(prepared.model)))[0]
+    known = gather(torch.tensor([store.exists(path)], dtype=torch.long, device=device))[0]
     if known:
         return dict(store.read_json(path))
+    model = copy.deepcopy(prepared.model).to(device)
     facts = {
         "schema_version": SCHEMA_VERSION,
         "model": prepared.experiment.model.path,
         **size(prepared, prepared.model),
-        "validation": task.evaluate(prepared.model, "validation"),
-        "test": task.evaluate(prepared.model, "test"),
+        "validation": task.evaluate(model, "validation"),
+        "test": task.evaluate(model, "test"),
     }
     if rank() == 0:
         store.write_json(path, facts)
@@ -147,7 +149,3 @@ def _removed(prepared: Prepared, outcome: Outcome) -> dict[str, int]:
 
 def _costs(prepared: Prepared, budget: Any) -> dict[str, int]:
     return unit_costs(prepared.model, prepared.spec.sites(prepared.model), budget, prepared.spec.paper_attention_cost)
-
-
-def _reference(model: PreTrainedModel) -> torch.device:
-    return next(model.parameters()).device

@@ -2,9 +2,10 @@
 
 import copy
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -27,6 +28,9 @@ from upop_ray.training.prepared import Prepared
 from upop_ray.training.retrain import retrain
 from upop_ray.training.search import MaskSearch, Step
 
+#: masks, and the weights they apply to
+Masks: TypeAlias = tuple[Keep, dict[str, Tensor]]
+
 BUDGET_TOLERANCE = 0.005
 EXACTNESS_TOLERANCE = 1e-5
 
@@ -39,7 +43,7 @@ class Progress:
     step: int
     steps: int
     metrics: dict[str, float] = field(default_factory=dict)
-    manifest: dict | None = None  # type: ignore[type-arg]
+    manifest: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,19 @@ class Host:
     device: torch.device
 
 
+class Stopwatch:
+    """Adds the seconds since the last lap to a part's total."""
+
+    def __init__(self, totals: dict[str, float]) -> None:
+        self._totals, self._last = totals, time.monotonic()
+
+    def lap(self, part: str) -> None:
+        """Credit the time since the last lap to ``part``."""
+        now = time.monotonic()
+        self._totals[part] = self._totals.get(part, 0.0) + now - self._last
+        self._last = now
+
+
 class Point:
     """Runs one point; every rank of a replica runs the same code in step, and rank 0 writes."""
 
@@ -64,8 +81,9 @@ class Point:
         self.experiment = prepared.experiment
         self.paths = PointPaths(prepared.hash)
         self.rows = MetricRows()
-        self.facts: dict[str, object] = {}
+        self.facts: dict[str, Any] = {}
         self.seconds: dict[str, float] = {}
+        self._watch = Stopwatch(self.seconds)
         self._last_report = (time.monotonic(), 0)
         search = self.experiment.search
         self.method = METHODS[search.method]
@@ -89,27 +107,29 @@ class Point:
         """
         torch.manual_seed(self.experiment.seed)
         self.task = self.prepared.task()
-        with self._timed("evaluate"):
-            dense = dense_facts(self.prepared, self.task, self.host.store)
+        dense = dense_facts(self.prepared, self.task, self.host.store, self.host.device)
         checkpoint = latest_checkpoint(self.host.store, self.paths)
         if checkpoint is not None:
             self.rows = checkpoint.metrics
-            self.facts, self.seconds = checkpoint.facts["facts"], checkpoint.facts["seconds"]
+            self.facts = checkpoint.facts["facts"]
+            self.seconds.update(checkpoint.facts["seconds"])
+        self._watch.lap("evaluate")
         if checkpoint is None or checkpoint.phase == "search":
             keep, weights = yield from self._masks(checkpoint)
             sliced = self._slice(keep, weights)
             checkpoint = None
-            with self._timed("evaluate"):
-                self.facts["before_retraining"] = self.task.evaluate(sliced, "validation")
+            self.facts["before_retraining"] = self.task.evaluate(sliced, "validation")
+            self._watch.lap("evaluate")
         else:
             keep = checkpoint.part("keep")
             sliced = self.prepared.spec.sliced(self.prepared.model, self.prepared.model.state_dict(), keep)
         final = yield from self._retrain(sliced, keep, checkpoint)
+        self._watch.lap("evaluate")
         outcome = Outcome(final, keep, self.costs, self.facts, self.seconds, self.rows)
         manifest = finish(self.prepared, self.task, self.host.store, self.host.attempt, dense, outcome)
         yield Progress("finished", 1, 1, manifest=manifest)
 
-    def _masks(self, checkpoint: Checkpoint | None) -> Iterator[Progress]:  # type: ignore[misc]
+    def _masks(self, checkpoint: Checkpoint | None) -> Generator[Progress, None, Masks]:
         """Masks and the weights they apply to, from a search or straight from the dense weights."""
         if not self.method.searches:
             search = self.experiment.search
@@ -118,7 +138,7 @@ class Point:
             return keep, model.state_dict()
         return (yield from self._search(checkpoint))
 
-    def _search(self, checkpoint: Checkpoint | None) -> Iterator[Progress]:  # type: ignore[misc]
+    def _search(self, checkpoint: Checkpoint | None) -> Generator[Progress, None, Masks]:
         settings = self.experiment.search
         model = copy.deepcopy(self.prepared.model).to(self.host.device)
         self.task.start(model)
@@ -132,14 +152,15 @@ class Point:
             self._load(engine, checkpoint)
             search.load_state(self._own(checkpoint, "search"), settings)
         steps = settings.epochs * self.task.steps_per_epoch()
-        with self._timed("search"):
+        self._last_report = (time.monotonic(), first)
+        with closing(engine):
             for step in search.run(settings, first):
+                self._watch.lap("search")
                 extra = {f"kept/{name}": share for name, share in kept_share(self.sites, search.keep).items()}
                 yield from self._after(step, "search", steps, {"ratio": step.ratio} | extra)
                 if self._checkpoint_due(step.step + 1, steps):
                     self._save(engine, "search", step.step + 1, self._shared(named("search", search.state())))
-        weights = engine.weights()
-        engine.close()
+            weights = engine.weights()
         return search.keep, folded_state(weights, self.sites, gates.tensors, search.keep)
 
     def _slice(self, keep: Keep, weights: dict[str, Tensor]) -> PreTrainedModel:
@@ -170,9 +191,11 @@ class Point:
             )
         self.facts["masked_vs_sliced"] = difference
         self.facts["achieved_ratio"] = achieved
-        return sliced
+        return sliced.to(self.host.device)
 
-    def _retrain(self, sliced: PreTrainedModel, keep: Keep, checkpoint: Checkpoint | None) -> Iterator[Progress]:  # type: ignore[misc]
+    def _retrain(
+        self, sliced: PreTrainedModel, keep: Keep, checkpoint: Checkpoint | None
+    ) -> Generator[Progress, None, PreTrainedModel]:
         settings = self.experiment.retrain
         # a method without a search spends the same epochs in all
         epochs = settings.epochs + (0 if self.method.searches else self.experiment.search.epochs)
@@ -188,17 +211,18 @@ class Point:
             self._load(engine, checkpoint)
         per_epoch = self.task.steps_per_epoch()
         steps = epochs * per_epoch
-        with self._timed("retrain"):
+        self._last_report = (time.monotonic(), first)
+        with closing(engine):
             for step in retrain(engine, self.task, settings, epochs, first):
-                yield from self._after(step, "retrain", steps, {})
+                self._watch.lap("retrain")
                 done = step.step + 1
-                if self._checkpoint_due(done, steps):
-                    self._save(engine, "retrain", done, shared)
+                yield from self._after(step, "retrain", steps, {})
                 if done % per_epoch == 0:
                     yield self._validated(engine, sliced, done, steps)
-        final = self._plain(engine, sliced)
-        engine.close()
-        return final
+                # after the validation, so that a resumed point has its rows
+                if self._checkpoint_due(done, steps):
+                    self._save(engine, "retrain", done, shared)
+            return self._plain(engine, sliced)
 
     def _engine(self, model: torch.nn.Module, learning_rate: float) -> Engine:
         settings = EngineSettings(self.experiment.optimizer, learning_rate, self.experiment.precision)
@@ -211,10 +235,12 @@ class Point:
         return plain.to(self.host.device).eval()
 
     def _validated(self, engine: Engine, sliced: PreTrainedModel, done: int, steps: int) -> Progress:
-        with self._timed("evaluate", within="retrain"):
-            metrics = self.task.evaluate(self._plain(engine, sliced), "validation")
+        metrics = self.task.evaluate(self._plain(engine, sliced), "validation")
+        self._watch.lap("evaluate")
         engine.model.train()
         named_metrics = {f"validation/{name}": value for name, value in metrics.items()}
+        named_metrics["validation/headline"] = metrics[self.task.headline]
+        named_metrics["validation/epoch"] = done // self.task.steps_per_epoch()
         self.rows.log("retrain", done, named_metrics)
         self._last_report = (time.monotonic(), done)
         return Progress("retrain", done, steps, named_metrics)
@@ -255,7 +281,7 @@ class Point:
         return {name: gather(value[None].to(self.host.device)).cpu() for name, value in own.items()}
 
     def _own(self, checkpoint: Checkpoint, prefix: str) -> dict[str, Tensor]:
-        """This rank's slice of stacked tensors; on another number of workers scores are averaged, the rest is rank 0's."""
+        """This rank's slice of stacked tensors; on another number of workers scores are averaged, others rank 0's."""
         stacked = checkpoint.part(prefix) | ({"": checkpoint.tensors[prefix]} if prefix in checkpoint.tensors else {})
         same = checkpoint.facts["world_size"] == world_size()
         own = {}
@@ -263,13 +289,3 @@ class Point:
             is_score = name.startswith("score/") and not same
             own[name] = value.mean(0) if is_score else value[rank() if same else 0]
         return own
-
-    @contextmanager
-    def _timed(self, part: str, within: str | None = None) -> Iterator[None]:
-        """Add the seconds spent to ``part``, taking them from ``within``."""
-        start = time.monotonic()
-        yield
-        spent = time.monotonic() - start
-        self.seconds[part] = self.seconds.get(part, 0.0) + spent
-        if within is not None:
-            self.seconds[within] = self.seconds.get(within, 0.0) - spent

@@ -166,7 +166,7 @@ def _step(
 ) -> float:
     out = model(batch.input_ids, batch.pixel_values, batch.attention_mask)
     loss = contrastive_loss(out.image_embeds, out.text_embeds, model.logit_scale, batch.concept_ids)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(model.parameters(), max_norm)
     for optimizer in optimizer_pair:
         optimizer.step()
@@ -179,7 +179,7 @@ def _step(
 @torch.inference_mode()
 def evaluate(model: CLIPModel, pairs: EvaluationPairs, batch_size: int = 256) -> dict[str, float]:
     """Return the recalls of a model on all pairs of an evaluation split, in percent."""
-    model.eval()
+    model.eval()  # type: ignore[no-untyped-call]
     images = torch.cat([_image_embeds(model, pixels) for pixels in pairs.image_batches(batch_size)])
     texts = torch.cat([_text_embeds(model, *texts) for texts in pairs.text_batches(batch_size)])
     return recalls(images @ texts.T, pairs.caption_image)
@@ -200,11 +200,11 @@ def _unit(embeds: Tensor) -> Tensor:
 def save(model: CLIPModel, tokenizer: CLIPTokenizer, folder: Path) -> None:
     """Write weights in fp16, configuration, tokenizer and processor; the configuration asks for fp32 in memory."""
     folder.mkdir(parents=True, exist_ok=True)
-    model.half().save_pretrained(folder)
-    model.float().config.dtype = torch.float32
+    model.half().save_pretrained(folder)  # type: ignore[no-untyped-call]
+    model.float().config.dtype = torch.float32  # type: ignore[no-untyped-call]
     model.config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    CLIPProcessor(image_processor(), tokenizer).save_pretrained(folder)
+    CLIPProcessor(image_processor(), tokenizer).save_pretrained(folder)  # type: ignore[no-untyped-call]
 
 
 def pretrain(recipe: Recipe, folder: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The mask search: train with gates, accumulate their gradients, re-rank every interval (UPop, sections 3.1 and 3.2)."""
+"""The mask search: train with gates, sum up their gradients, re-rank every interval (UPop, sections 3.1 and 3.2)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

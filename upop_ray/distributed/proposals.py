@@ -1,0 +1,173 @@
+"""What to try next: the grid's cells in order, with settings drawn by Optuna in each."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from ray.tune.search import Searcher
+
+from upop_ray.config import Experiment, Sweep
+from upop_ray.distributed.plan import Member, cells, finished, known_members, member_of, note, point_of
+from upop_ray.store import Store
+
+#: how often a draw that some other point has already is drawn again
+_REDRAWS = 20
+_STATES = {"stopped": TrialState.PRUNED, "failed": TrialState.FAIL}
+
+
+class Proposals(Searcher):
+    """A searcher of Ray Tune over one Optuna study (metric up, parameters down).
+
+    What the store holds already is told to the study and not proposed again; points that were begun come first.
+
+    :ivar reused: points of this sweep that were finished before it began
+    """
+
+    def __init__(self, experiment: Experiment, store: Store, on_change: Callable[[Member], None]) -> None:
+        super().__init__(metric="validation", mode="max")
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._experiment, self._store, self._on_change = experiment, store, on_change
+        self._distributions = distributions(experiment.sweep)
+        self._running: dict[str, tuple[Member, optuna.Trial | None]] = {}
+        self.members: dict[str, Member] = {}
+        self.reused: list[Member] = []
+        self._waiting: list[Member] = []
+        known = known_members(store, experiment)
+        # a sampler that starts from the same seed would draw again what an earlier run drew
+        sampler = optuna.samplers.TPESampler(seed=experiment.seed + len(known), multivariate=True, constant_liar=True)
+        self.study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+        self._fill(known)
+
+    def remaining(self) -> int:
+        """How many points are still to be proposed."""
+        return len(self._waiting)
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        while self._waiting:
+            planned = self._waiting.pop(0)
+            member, trial = self._drawn(planned)
+            if member is None:
+                continue
+            self.members[member.hash] = member
+            self._running[trial_id] = (member, trial)
+            note(self._store, self._experiment.name, member)
+            self._on_change(member)
+            point = point_of(self._experiment, member.cell, member.drawn)
+            return {"experiment": point.model_dump(mode="json"), "label": member.label, "group": member.cell.group}
+        return str(Searcher.FINISHED)
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Nothing: a point counts when it has ended."""
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        if trial_id not in self._running:
+            return
+        member, trial = self._running.pop(trial_id)
+        state = (result or {}).get("state")
+        if error:
+            member = replace(member, state="failed", cause="its replica was lost too often; see the last lines above")
+        elif state == "failed":
+            member = replace(member, state="failed", cause=(result or {})["cause"])
+        elif state != "finished":
+            member = replace(member, state="stopped", validation=(result or {}).get("validation"))
+        self._settle(member, trial)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the store holds what is finished."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: a sweep that starts reads the store."""
+
+    def _fill(self, known: list[Member]) -> None:
+        """Sort what is known into done and begun, and plan the draws that are missing."""
+        begun: list[Member] = []
+        done: dict[Any, int] = {}
+        for member in known:
+            settled = finished(self._store, member) is not None or member.state == "stopped"
+            done[member.cell] = done.get(member.cell, 0) + 1
+            if settled:
+                self.reused.append(member)
+                self.members[member.hash] = member
+                self.study.add_trial(self._frozen(member))
+            else:
+                begun.append(member)
+        self._waiting = begun
+        samples = self._experiment.sweep.samples if self._distributions else 1
+        for cell in cells(self._experiment):
+            for draw in range(done.get(cell, 0), samples):
+                planned = Member("", cell, draw) if self._distributions else member_of(self._experiment, cell)
+                manifest = finished(self._store, planned) if planned.hash else None
+                if manifest is None:
+                    self._waiting.append(planned)
+                    continue
+                # another sweep has computed this very point
+                self.reused.append(planned)
+                self.members[planned.hash] = planned
+                note(self._store, self._experiment.name, planned)
+                self.study.add_trial(self._frozen(planned))
+
+    def _drawn(self, planned: Member) -> tuple[Member | None, optuna.Trial | None]:
+        """Ask Optuna for a trial in the cell; None when the space has nothing new for it."""
+        for _ in range(_REDRAWS):
+            self.study.enqueue_trial({**planned.cell.settings(), **planned.drawn})
+            trial = self.study.ask(fixed_distributions=self._all_distributions())
+            drawn = {name: trial.params[name] for name in self._distributions}
+            member = member_of(self._experiment, planned.cell, planned.draw, drawn)
+            if member.hash == planned.hash or member.hash not in self.members:
+                return member, trial
+            self.study.tell(trial, state=TrialState.FAIL)
+        return None, None
+
+    def _settle(self, member: Member, trial: optuna.Trial | None) -> None:
+        manifest = finished(self._store, member) if member.state == "proposed" else None
+        self.members[member.hash] = member
+        note(self._store, self._experiment.name, member)
+        if trial is not None:
+            if manifest is not None:
+                self.study.tell(trial, values=objectives(manifest))
+            else:
+                self.study.tell(trial, state=_STATES.get(member.state, TrialState.FAIL))
+        self._on_change(member)
+
+    def _frozen(self, member: Member) -> FrozenTrial:
+        manifest = finished(self._store, member)
+        return create_trial(
+            params={**member.cell.settings(), **member.drawn},
+            distributions=self._all_distributions(),
+            state=TrialState.COMPLETE if manifest else TrialState.PRUNED,
+            values=objectives(manifest) if manifest else None,
+        )
+
+    def _all_distributions(self) -> dict[str, BaseDistribution]:
+        return grid_distributions(self._experiment.sweep) | self._distributions
+
+
+def objectives(manifest: dict[str, Any]) -> list[float]:
+    """What the study optimises: the validation metric (up) and the parameters (down)."""
+    return [manifest["metrics"]["validation"][manifest["headline"]], float(manifest["parameters"])]
+
+
+def grid_distributions(sweep: Sweep) -> dict[str, BaseDistribution]:
+    """Distributions of the grid's columns, whose values are always given."""
+    return {
+        "search.ratio": FloatDistribution(min(sweep.ratios), max(sweep.ratios)),
+        "search.method": CategoricalDistribution(list(sweep.methods)),
+        "seed": CategoricalDistribution(list(sweep.seeds)),
+    }
+
+
+def distributions(sweep: Sweep) -> dict[str, BaseDistribution]:
+    """Optuna distributions of the space; two whole numbers as bounds draw whole numbers."""
+    result: dict[str, BaseDistribution] = {}
+    for name, rule in sweep.space.items():
+        kind, values = next(iter(rule.items()))
+        if kind == "choice":
+            result[name] = CategoricalDistribution(values)
+        elif all(isinstance(value, int) for value in values):
+            result[name] = IntDistribution(low=values[0], high=values[1], log=kind == "log_uniform")
+        else:
+            result[name] = FloatDistribution(low=values[0], high=values[1], log=kind == "log_uniform")
+    return result

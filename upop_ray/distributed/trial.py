@@ -1,0 +1,118 @@
+"""A trial of Ray Tune: one point on one replica, which is kept warm for the next point."""
+
+from typing import Any
+
+import ray
+from ray import tune
+
+from upop_ray import config
+from upop_ray.config import Experiment
+from upop_ray.distributed.replica import CONTROL_CPUS, Replica, worker_bundles
+from upop_ray.errors import UpopError
+from upop_ray.store import PointPaths, Store
+from upop_ray.tracking import PointBoard, quieten
+from upop_ray.training.checkpoint import Attempt
+from upop_ray.training.point import Progress
+from upop_ray.training.prepared import content_addresses
+
+
+def resources(experiment: Experiment) -> tune.PlacementGroupFactory:
+    """Resources of a trial: a bundle for the trial's own actor, and one for each worker of its replica."""
+    return tune.PlacementGroupFactory([{"CPU": CONTROL_CPUS}, *worker_bundles(experiment.replica)])
+
+
+class PointTrial(tune.Trainable):
+    """Computes the point of ``config["experiment"]``; ``config["label"]`` names its TensorBoard run.
+
+    Each call of :meth:`step` goes on to the next report of the point. An error that belongs to the point ends the
+    trial with ``state: failed`` and its cause; the loss of a worker raises, and Tune starts the trial again, which goes
+    on from the last checkpoint.
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        quieten()
+        self._replica: Replica | None = None
+        self._board: PointBoard | None = None
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._end_board()
+        self._begin(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        try:
+            self._started()
+            assert self._replica is not None
+            progress = self._replica.advance()
+        except UpopError as error:
+            self._drop_replica()
+            return {"done": True, "state": "failed", "cause": str(error)}
+        except Exception:
+            self._drop_replica()
+            raise
+        return self._result(progress)
+
+    def cleanup(self) -> None:
+        self._end_board()
+        if self._replica is not None:
+            self._replica.shut_down()
+            self._replica = None
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: the store holds the checkpoints."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing: a point goes on from the store."""
+
+    def _begin(self, trial: dict[str, Any]) -> None:
+        self._experiment = config.parse(trial["experiment"])
+        self._label = trial["label"]
+        self._pending = True
+
+    def _started(self) -> None:
+        """Hand the point to the replica, starting its workers if there are none."""
+        if not self._pending:
+            return
+        experiment = self._experiment
+        store = Store(experiment.store)
+        address, _ = content_addresses(experiment)
+        paths = PointPaths(address)
+        store.write_json(paths.settings, experiment.model_dump(mode="json"))
+        attempt = Attempt.begin(store, paths)
+        if self._replica is None:
+            self._replica = Replica(experiment.replica, ray.util.get_current_placement_group(), first_bundle=1)
+        self._replica.start(experiment.model_dump(mode="json"), attempt.number)
+        self._board = PointBoard(store, experiment, self._label)
+        self._pending = False
+
+    def _result(self, progress: Progress) -> dict[str, Any]:
+        assert self._board is not None
+        self._board.log(progress.phase, progress.step, progress.metrics)
+        result: dict[str, Any] = {
+            "state": progress.phase,
+            "step": progress.step,
+            "steps": progress.steps,
+            "done": False,
+        }
+        result |= {name: progress.metrics[name] for name in ("loss", "ratio") if name in progress.metrics}
+        validation = [value for name, value in progress.metrics.items() if name == "validation/headline"]
+        if validation:
+            result |= {"validation": validation[0], "epoch": int(progress.metrics["validation/epoch"])}
+        if progress.manifest is not None:
+            self._board.finish(progress.manifest)
+            self._end_board()
+            headline = progress.manifest["headline"]
+            result |= {"done": True, "validation": progress.manifest["metrics"]["validation"][headline]}
+            result |= {"parameters": progress.manifest["parameters"], "hash": progress.manifest["hash"]}
+        return result
+
+    def _drop_replica(self) -> None:
+        if self._replica is not None:
+            self._replica.kill()
+            self._replica = None
+
+    def _end_board(self) -> None:
+        if self._board is not None:
+            self._board.close()
+            self._board = None

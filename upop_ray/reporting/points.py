@@ -1,0 +1,77 @@
+"""The points of a sweep as the store has them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean, stdev
+from typing import Any
+
+from upop_ray.store import PointPaths, Store, SweepPaths
+
+
+@dataclass(frozen=True)
+class PointRow:
+    """One point of a sweep.
+
+    :param state: ``finished``, ``stopped`` early, ``failed``, or ``proposed`` (begun or waiting)
+    :param manifest: of a finished point, else None
+    """
+
+    method: str
+    ratio: float
+    seed: int
+    draw: int
+    drawn: Mapping[str, Any]
+    hash: str
+    state: str
+    cause: str
+    manifest: Mapping[str, Any] | None
+
+    def metric(self, split: str) -> float:
+        """The headline metric on ``validation`` or ``test``."""
+        assert self.manifest is not None
+        return float(self.manifest["metrics"][split][self.manifest["headline"]])
+
+    def dense_metric(self, split: str) -> float:
+        """The dense model's headline metric."""
+        assert self.manifest is not None
+        return float(self.manifest["dense"][split][self.manifest["headline"]])
+
+
+def read_points(store: Store, sweep: str) -> list[PointRow]:
+    """Rows of all points that the sweep has proposed, by method, ratio, seed and draw."""
+    folder = SweepPaths(sweep).members
+    rows = []
+    for name in store.list(folder):
+        content = store.read_json(f"{folder}/{name}")
+        path = PointPaths(content["hash"]).manifest
+        manifest = store.read_json(path) if store.exists(path) else None
+        cell = content["cell"]
+        rows.append(
+            PointRow(
+                cell["method"],
+                cell["ratio"],
+                cell["seed"],
+                content["draw"],
+                content["drawn"],
+                content["hash"],
+                "finished" if manifest else content["state"],
+                content["cause"],
+                manifest,
+            )
+        )
+    return sorted(rows, key=lambda row: (row.method, row.ratio, row.seed, row.draw))
+
+
+def best_draws(rows: Sequence[PointRow]) -> list[PointRow]:
+    """Of each method, ratio and seed the finished draw that is best on validation."""
+    best: dict[tuple[str, float, int], PointRow] = {}
+    for row in rows:
+        key = (row.method, row.ratio, row.seed)
+        if row.manifest and (key not in best or row.metric("validation") > best[key].metric("validation")):
+            best[key] = row
+    return list(best.values())
+
+
+def spread(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and sample deviation (0 for a single value)."""
+    return mean(values), stdev(values) if len(values) > 1 else 0.0
