@@ -1,6 +1,7 @@
 """Processes of one process group that run functions of the tests together, and stay for the next function."""
 
 import multiprocessing
+import os
 import pickle
 import socket
 import time
@@ -12,8 +13,9 @@ from typing import Any
 
 import torch
 
-_TIMEOUT = 120.0
+_TIMEOUT = 300.0
 _POLL = 0.02
+_GRACE = 5.0
 
 
 class Ranks:
@@ -43,7 +45,9 @@ class Ranks:
     def stop(self) -> None:
         """End the processes; the next call starts new ones."""
         for process, connection in self._workers:
+            # a rank that waits for its next function ends by this, one that hangs in a collective does not
             connection.close()
+            process.join(_GRACE)
             process.kill()
             process.join()
         self._workers = []
@@ -59,7 +63,9 @@ class Ranks:
                 elif rank not in answers and not process.is_alive():
                     raise RuntimeError(f"rank {rank} died with exit code {process.exitcode}")
             if time.monotonic() > end:
-                raise RuntimeError(f"no answer within {_TIMEOUT:.0f} s from ranks {set(range(self.count)) - set(answers)}")
+                raise RuntimeError(
+                    f"no answer within {_TIMEOUT:.0f} s from ranks {set(range(self.count)) - set(answers)}"
+                )
             time.sleep(_POLL)
         return [answers[rank] for rank in range(self.count)]
 
@@ -93,11 +99,20 @@ def _serve(rank: int, count: int, port: int, connection: Connection) -> None:
     from upop_ray.distributed.zero import start_process_group
 
     torch.set_num_threads(1)
+    # DeepSpeed imports optimizers that load torch's compiler, for seconds and for nothing
+    os.environ["TORCHDYNAMO_DISABLE"] = "1"
     start_process_group(Replica(workers=count), rank, "127.0.0.1", port)
-    while True:
-        function, arguments = pickle.loads(connection.recv_bytes())
+    while (content := _next(connection)) is not None:
+        function, arguments = pickle.loads(content)
         try:
             answer = (function(*arguments), None)
         except Exception:  # noqa: BLE001 - whatever it is, the test process has to hear of it
             answer = (None, traceback.format_exc())
         connection.send_bytes(pickle.dumps(answer))
+
+
+def _next(connection: Connection) -> bytes | None:
+    try:
+        return connection.recv_bytes()
+    except EOFError:
+        return None

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -139,7 +139,9 @@ class Replica(_Part):
     @model_validator(mode="after")
     def _backend_has_its_device(self) -> "Replica":
         if self.backend == "nccl" and self.gpus_per_worker == 0:
-            raise ValueError("backend nccl needs gpus_per_worker of at least 1; use gloo on CPUs")
+            raise ConfigError(
+                "replica.backend", "nccl needs replica.gpus_per_worker of at least 1, got 0", "use gloo on CPUs"
+            )
         return self
 
 
@@ -205,13 +207,16 @@ class Experiment(_Part):
     @model_validator(mode="after")
     def _batch_is_shared_evenly(self) -> "Experiment":
         if self.batch_size % self.replica.workers:
-            raise ValueError(
-                f"batch_size {self.batch_size} is not a multiple of replica.workers {self.replica.workers}"
+            raise ConfigError(
+                "batch_size",
+                f"{self.batch_size} is not a multiple of replica.workers {self.replica.workers}",
+                f"use a multiple of {self.replica.workers}",
             )
         if self.task.loss == "momentum" and self.task.momentum.queue_size % self.batch_size:
-            raise ValueError(
-                f"task.momentum.queue_size {self.task.momentum.queue_size} is not a multiple of batch_size "
-                f"{self.batch_size}"
+            raise ConfigError(
+                "task.momentum.queue_size",
+                f"{self.task.momentum.queue_size} is not a multiple of batch_size {self.batch_size}",
+                f"use a multiple of {self.batch_size}",
             )
         return self
 
@@ -272,9 +277,24 @@ def set_field(values: dict[str, Any], field: str, value: Any) -> None:
     values[last] = value
 
 
+#: settings of the search that every method reads, and those that some do
+_SEARCH_OF_ALL = {"method", "ratio", "budget", "epochs", "floor"}
+_SEARCH_OF = {
+    "upop": {"learning_rate", "interval", "score", "regularisation", "penalty"},
+    "unified": {"learning_rate", "score", "regularisation", "penalty"},
+    "mask": {"learning_rate", "regularisation", "penalty", "gate_learning_rate"},
+    "magnitude": {"regularisation"},
+    "magnitude_uniform": set(),
+    "random": set(),
+}
+
+
 def point_settings(experiment: Experiment) -> dict[str, Any]:
-    """The settings that decide what a point computes."""
-    return experiment.model_dump(mode="json", exclude=set(NOT_HASHED))
+    """The settings that decide what a point computes; those that its method does not read are left out."""
+    settings = experiment.model_dump(mode="json", exclude=set(NOT_HASHED))
+    read = _SEARCH_OF_ALL | _SEARCH_OF[experiment.search.method]
+    settings["search"] = {name: value for name, value in settings["search"].items() if name in read}
+    return settings
 
 
 def point_hash(experiment: Experiment, data_hash: str, weights_hash: str) -> str:
@@ -343,10 +363,13 @@ def _nearest(parts: Sequence[str]) -> str:
 
     part: Any = Experiment
     for name in parts[:-1]:
-        annotation = (
-            part.model_fields[name].annotation if isinstance(part, type) and issubclass(part, BaseModel) else None
-        )
-        part = annotation
-    known = sorted(part.model_fields) if isinstance(part, type) and issubclass(part, BaseModel) else []
+        part = _settings_group(part.model_fields[name].annotation)
+    known = sorted(part.model_fields)
     close = difflib.get_close_matches(parts[-1], known, n=1)
     return f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
+
+
+def _settings_group(annotation: Any) -> type[BaseModel]:
+    """The group of settings that a field holds, also where it may be None."""
+    kinds = get_args(annotation) or (annotation,)
+    return next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))

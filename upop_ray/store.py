@@ -143,6 +143,11 @@ class PointPaths:
         return f"{self.root}/metrics.parquet"
 
     @property
+    def masks(self) -> str:
+        """Which units each site keeps, one boolean tensor a site."""
+        return f"{self.root}/masks.safetensors"
+
+    @property
     def model(self) -> str:
         return f"{self.root}/model"
 

@@ -9,7 +9,9 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from upop_ray.errors import UpopError
 
 USER_ERROR = 2
-console = Console(highlight=False, soft_wrap=True)
+#: columns of tables in a file or pipe, which have no width of their own
+_FILE_WIDTH = 160
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _FILE_WIDTH)
 
 
 def guarded(main: Callable[[], int]) -> None:

@@ -106,9 +106,9 @@ class TensorBoard:
 
 def quieten() -> None:
     """Keep libraries from writing notes that a user can do nothing about."""
-    for name in ("tensorboard", "torch.utils.tensorboard", "DeepSpeed", "deepspeed", "transformers"):
+    for name in ("torch.utils.tensorboard", "DeepSpeed", "transformers", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()
 
 
 class PointBoard:

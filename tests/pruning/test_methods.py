@@ -43,7 +43,9 @@ def test_magnitudes_of_an_mlp_by_hand() -> None:
 
 def test_magnitudes_of_two_heads_by_hand() -> None:
     # rows head 0 unit 0, head 0 unit 1, head 1 unit 0, head 1 unit 1
-    model = nn.ModuleDict({"q": linear([[1.0], [2.0], [3.0], [4.0]], None), "out": linear([[1.0, 0.0, 2.0, 5.0]], None)})
+    model = nn.ModuleDict(
+        {"q": linear([[1.0], [2.0], [3.0], [4.0]], None), "out": linear([[1.0, 0.0, 2.0, 5.0]], None)}
+    )
     site = Site("a", "attention", "vision", 2, (Slot("q", 2, 1),), (Slot("out", 2, 1),))
     expected = [math.sqrt((1 + 9 + 1 + 4) / 4), math.sqrt((4 + 16 + 0 + 25) / 4)]
     assert unit_magnitudes(model, site).tolist() == pytest.approx(expected)

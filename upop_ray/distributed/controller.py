@@ -80,7 +80,7 @@ def run_sweep(experiment: Experiment) -> SweepResult:
     report.begin(len(proposals.reused), computed)
     interrupted = False
     if computed:
-        interrupted = _tune(experiment, proposals)
+        interrupted = _tune(experiment, proposals, report)
     report.end()
     rows = read_points(store, experiment.name)
     wanted = set(proposals.members)
@@ -108,7 +108,7 @@ def check_resources(experiment: Experiment) -> None:
             raise ConfigError("replica.workers", problem, f"use at most {places}, or a smaller replica.{field}")
 
 
-def _tune(experiment: Experiment, proposals: Proposals) -> bool:
+def _tune(experiment: Experiment, proposals: Proposals, report: tune.Callback) -> bool:
     """Run the trials; returns whether it was interrupted."""
     sweep = experiment.sweep
     started_here = not ray.is_initialized()
@@ -131,6 +131,7 @@ def _tune(experiment: Experiment, proposals: Proposals) -> bool:
                     name="sweep",
                     storage_path=folder,
                     verbose=0,
+                    callbacks=[report],
                     failure_config=tune.FailureConfig(max_failures=sweep.retries),
                 ),
             )
@@ -144,7 +145,7 @@ def _tune(experiment: Experiment, proposals: Proposals) -> bool:
             ray.shutdown()
 
 
-class _Report:
+class _Report(tune.Callback):
     """Says what happens to the points, and keeps the curves in TensorBoard."""
 
     def __init__(self, experiment: Experiment, store: Store) -> None:
@@ -152,6 +153,10 @@ class _Report:
         self._curves = Curves(store, experiment.name)
         self._begun: dict[str, float] = {}
         self._total = self._done = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its parts for a restore that is never made, and open event files cannot be pickled."""
+        return {}
 
     def begin(self, reused: int, missing: int) -> None:
         self._total = missing
@@ -161,13 +166,9 @@ class _Report:
         self._update()
 
     def changed(self, member: Member) -> None:
-        if member.hash not in self._begun:
-            self._begun[member.hash] = time.monotonic()
-            console.print(f"started  {member.label}")
-            return
         self._done += 1
         manifest = finished(self._store, member)
-        took = f"{time.monotonic() - self._begun[member.hash]:.0f} s"
+        took = f"{time.monotonic() - self._begun.get(member.label, time.monotonic()):.0f} s"
         place = f"[{self._done}/{self._total}]"
         if manifest is None:
             console.print(f"{member.state:8} {member.label} {place} {took} {member.cause}", markup=False)
@@ -179,6 +180,11 @@ class _Report:
                 markup=False,
             )
         self._update()
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        label = trial.config["label"]
+        self._begun.setdefault(label, time.monotonic())
+        console.print(f"started  {label}")
 
     def end(self) -> None:
         self._curves.update(read_points(self._store, self._experiment.name))

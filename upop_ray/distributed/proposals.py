@@ -52,9 +52,12 @@ class Proposals(Searcher):
             if member is None:
                 continue
             self.members[member.hash] = member
+            if finished(self._store, member) is not None:
+                # drawn before by another sweep
+                self._settle(member, trial)
+                continue
             self._running[trial_id] = (member, trial)
             note(self._store, self._experiment.name, member)
-            self._on_change(member)
             point = point_of(self._experiment, member.cell, member.drawn)
             return {"experiment": point.model_dump(mode="json"), "label": member.label, "group": member.cell.group}
         return str(Searcher.FINISHED)

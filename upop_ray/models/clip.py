@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -24,6 +25,8 @@ from upop_ray.pruning.site import Keep, Site, Slot, Tower, kept_counts
 TOWERS: tuple[tuple[Tower, str], ...] = (("vision", "vision_model"), ("language", "text_model"))
 #: how site names call the towers
 SITE_PREFIX = {"vision": "vision", "language": "text"}
+#: either holds a whole vocabulary
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
 
 
 class SlicedCLIPConfig(CLIPConfig):
@@ -80,8 +83,11 @@ def load_clip(path: Path | str) -> tuple[PreTrainedModel, Any]:
             path, dtype=torch.float32, output_loading_info=True, attn_implementation="sdpa"
         )
         processor = AutoProcessor.from_pretrained(path)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise CheckpointError(f"model.path: cannot load {path}: {_first_line(error)}") from error
+    # transformers makes up an empty tokenizer, which reads every caption as the same
+    if Path(path).is_dir() and not any((Path(path) / name).is_file() for name in TOKENIZER_FILES):
+        raise CheckpointError(f"model.path: {path} holds no tokenizer; add its {' or '.join(TOKENIZER_FILES)}")
     if report["missing_keys"] or report["unexpected_keys"]:
         raise CheckpointError(
             f"model.path: {path} does not fit its config; missing {sorted(report['missing_keys'])[:3]}, "

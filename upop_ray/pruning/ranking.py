@@ -45,6 +45,20 @@ def keep_masks(scores: Mapping[str, Tensor], ranking: Ranking, ratio: float) -> 
     return cut(priced(standardised(scores, ranking.sites), ranking), ranking, ratio)
 
 
+def require_feasible(ranking: Ranking, ratio: float) -> None:
+    """Make sure that the floors leave enough to remove.
+
+    :raises BudgetError: they do not
+    """
+    total = sum(site.units * ranking.costs[site.name] for site in ranking.sites)
+    removable = sum(max(0, site.units - ranking.floor) * ranking.costs[site.name] for site in ranking.sites)
+    if ratio * total > removable + min(ranking.costs.values()) / 2:
+        raise BudgetError(
+            f"search.ratio: {ratio} cannot be removed while every site keeps search.floor={ranking.floor} units; "
+            f"at most {removable / total:.4f} can"
+        )
+
+
 def cut(ordered: Mapping[str, Tensor], ranking: Ranking, ratio: float) -> dict[str, Tensor]:
     """Masks from removal scores that are comparable already (larger goes first), by the rule of ``ranking``."""
     rule = _cut_published if ranking.published else _cut_exact
@@ -96,25 +110,37 @@ def _cut_published(z: Mapping[str, Tensor], ranking: Ranking, ratio: float) -> d
 
 
 def _cut_exact(z: Mapping[str, Tensor], ranking: Ranking, ratio: float) -> dict[str, Tensor]:
-    """Remove units in order until the removed cost is nearest to the target, never below a site's floor."""
+    """Remove units in order as long as they fit into the target, never below a site's floor.
+
+    Where the next unit is too large for what is left, smaller ones further down fill it, so that the removed cost ends
+    within half of the smallest unit of the target.
+    """
     sites = ranking.sites
     pooled = torch.cat([z[site.name] for site in sites])
     costs = torch.cat([torch.full((site.units,), ranking.costs[site.name]) for site in sites])
     protected = torch.cat([_protected(z[site.name], ranking.floor) for site in sites])
     order = torch.sort(pooled, descending=True, stable=True).indices
     order = order[~protected[order]]
-    # prepend "remove nothing"
-    cumulated = torch.cat([torch.zeros(1, dtype=torch.long), torch.cumsum(costs[order], 0)])
-    target = ratio * int(costs.sum())
-    if target > int(cumulated[-1]) + int(costs.max()) / 2:
-        raise BudgetError(
-            f"search.ratio: {ratio} cannot be removed while every site keeps search.floor={ranking.floor} units; "
-            f"at most {int(cumulated[-1]) / int(costs.sum()):.4f} can"
-        )
-    removed = order[: int(torch.argmin((cumulated - target).abs()))]
+    require_feasible(ranking, ratio)
     keep = torch.ones(len(pooled), dtype=torch.bool)
-    keep[removed] = False
+    keep[order[_fitting(costs[order], ratio * int(costs.sum()))]] = False
     return dict(zip((site.name for site in sites), torch.split(keep, [site.units for site in sites]), strict=True))
+
+
+def _fitting(costs: Tensor, target: float) -> Tensor:
+    """Mask over units in order: those that are taken to come as near to ``target`` as a single pass can."""
+    cumulated = torch.cumsum(costs, 0)
+    taken = cumulated <= target
+    left = target - int(costs[taken].sum())
+    while len(fits := ((costs <= left) & ~taken).nonzero()):
+        taken[fits[0]] = True
+        left -= int(costs[fits[0]])
+    rest = (~taken).nonzero().flatten()
+    if len(rest):
+        smallest = rest[torch.argmin(costs[rest])]
+        # over the target by less than it is under it without
+        taken[smallest] = bool(int(costs[smallest]) < 2 * left)
+    return taken
 
 
 def _protected(scores: Tensor, floor: int) -> Tensor:

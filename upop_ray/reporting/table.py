@@ -11,15 +11,15 @@ def points_table(rows: Sequence[PointRow]) -> Table:
     """One line a finished point, the dense model first."""
     done = [row for row in rows if row.manifest]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("method")
+    table.add_column("method", no_wrap=True)
     if any(row.drawn for row in rows):
         table.add_column("drawn")
     headline = done[0].manifest["headline"] if done and done[0].manifest else "metric"
     for name in ("ratio", "achieved", "params", "MACs", f"val {headline}", f"test {headline}", "to dense", "seconds"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     if done and done[0].manifest:
         dense = done[0].manifest["dense"]
-        sizes = [f"{dense['parameters']:,}", f"{dense['macs']:,}"]
+        sizes = [_millions(dense["parameters"]), _millions(dense["macs"])]
         metrics = [f"{dense['validation'][headline]:.2f}", f"{dense['test'][headline]:.2f}"]
         table.add_row("dense", *([""] if any(row.drawn for row in rows) else []), "", "", *sizes, *metrics, "", "")
     for row in done:
@@ -64,17 +64,21 @@ def _cells(row: PointRow, with_drawn: bool) -> list[str]:
     )
     difference = row.metric("test") - row.dense_metric("test")
     return [
-        f"{row.method} (seed {row.seed})",
+        f"{row.method} seed {row.seed}",
         *drawn,
         f"{row.ratio:g}",
         f"{manifest['budget']['achieved']:.4f}",
-        f"{manifest['parameters']:,}",
-        f"{manifest['macs']:,}",
+        _millions(manifest["parameters"]),
+        _millions(manifest["macs"]),
         f"{row.metric('validation'):.2f}",
         f"{row.metric('test'):.2f}",
         f"{difference:+.2f}",
         f"{sum(manifest['seconds'].values()):.0f}",
     ]
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.3f} M"
 
 
 def _short(value: object) -> str:

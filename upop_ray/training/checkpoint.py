@@ -90,15 +90,18 @@ def latest_checkpoint(store: Store, paths: PointPaths) -> Checkpoint | None:
     name = f"{folder}/tensors.safetensors"
     cure = f"remove the folder {store.path(folder)} to go on from the checkpoint before it"
     try:
-        facts = store.read_json(f"{folder}/complete.json")
+        record = store.read_json(f"{folder}/complete.json")
+        facts, expected = record["facts"], record["sha256"]
         content = store.read(name)
         metrics = MetricRows.from_parquet(store.read(f"{folder}/metrics.parquet"), f"{folder}/metrics.parquet")
     except StoreError as error:
         raise CheckpointError(f"{error}; {cure}") from error
-    if hashlib.sha256(content).hexdigest() != facts["sha256"]:
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{store.path(folder)}/complete.json: not the facts of a checkpoint; {cure}") from error
+    if hashlib.sha256(content).hexdigest() != expected:
         raise CheckpointError(f"{store.path(name)}: damaged (its hash differs from complete.json); {cure}")
     try:
-        return Checkpoint(phase, step, safetensors.torch.load(content), facts["facts"], metrics)
+        return Checkpoint(phase, step, safetensors.torch.load(content), facts, metrics)
     except SafetensorError as error:
         raise CheckpointError(f"{store.path(name)}: not a safetensors file: {error}; {cure}") from error
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from transformers import PreTrainedModel
 
@@ -133,6 +134,7 @@ def _export(prepared: Prepared, store: Store, attempt: Attempt, outcome: Outcome
         prepared.processor.save_pretrained(folder)
         attempt.check()
         store.upload(Path(folder), paths.model)
+    store.write(paths.masks, safetensors.torch.save({name: mask.cpu() for name, mask in outcome.keep.items()}))
     store.write(paths.metrics, outcome.rows.to_parquet())
     attempt.check()
     store.write_json(paths.manifest, manifest)

@@ -1,0 +1,82 @@
+"""A sweep that is interrupted or loses a worker goes on, and ends with the metrics of an undisturbed one."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from tests.tiny import tiny_values
+from upop_ray.store import Store
+
+TIMEOUT = 180
+
+
+def start(root: Path, store: str) -> subprocess.Popen[str]:
+    """The command of the README on a file; many steps, so that there is time to disturb it."""
+    values = tiny_values(root, store=str(root / store), search={"epochs": 5}, retrain={"epochs": 5})
+    (root / "experiment.yaml").write_text(yaml.safe_dump(values))
+    command = [sys.executable, "-m", "upop_ray.sweep", str(root / "experiment.yaml")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True
+    )
+
+
+def first_checkpoint(root: Path, store: str) -> None:
+    """Wait until the point has saved something."""
+    end = time.monotonic() + TIMEOUT
+    while not list((root / store).glob("points/*/attempts/*/*/complete.json")):
+        assert time.monotonic() < end, "no checkpoint in time"
+        time.sleep(0.02)
+
+
+def metrics(root: Path, store: str) -> Any:
+    (path,) = (root / store).glob("points/*/manifest.json")
+    return Store(str(root / store)).read_json(path.relative_to(root / store).as_posix())
+
+
+def test_interrupted_or_robbed_of_a_worker_it_ends_as_if_undisturbed(tmp_path: Path) -> None:
+    undisturbed = start(tmp_path, "undisturbed")
+    output, _ = undisturbed.communicate(timeout=TIMEOUT)
+    assert undisturbed.returncode == 0, output
+    expected = metrics(tmp_path, "undisturbed")
+
+    stopped = start(tmp_path, "stopped")
+    first_checkpoint(tmp_path, "stopped")
+    stopped.send_signal(signal.SIGINT)
+    output, _ = stopped.communicate(timeout=TIMEOUT)
+    assert stopped.returncode == 130 and "the same command goes on" in output
+    assert "Traceback" not in output
+    assert not list((tmp_path / "stopped").glob("points/*/manifest.json"))
+
+    # the same command again, and this time a training worker is killed
+    robbed = start(tmp_path, "stopped")
+    worker = find_worker(robbed.pid)
+    while not any("start" in line or "advance" in line for line in worker.cmdline()):
+        time.sleep(0.02)
+    worker.send_signal(signal.SIGKILL)
+    output, _ = robbed.communicate(timeout=TIMEOUT)
+    assert robbed.returncode == 0, output
+    found = metrics(tmp_path, "stopped")
+    assert found["metrics"] == expected["metrics"] and found["kept_units"] == expected["kept_units"]
+    assert found["attempt"] == 2
+
+
+def find_worker(driver: int) -> psutil.Process:
+    """The training worker among the processes that the driver started."""
+    end = time.monotonic() + TIMEOUT
+    while time.monotonic() < end:
+        for process in psutil.Process(driver).children(recursive=True):
+            try:
+                if "ray::Worker" in " ".join(process.cmdline()):
+                    return process
+            except psutil.NoSuchProcess:
+                continue
+        time.sleep(0.05)
+    raise AssertionError("no training worker appeared")
