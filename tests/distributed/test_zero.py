@@ -75,7 +75,12 @@ def three_steps_and_two_more(
     run.steps(0, 3)
     scores, state = run.scores(), (run.engine.weights(), run.engine.optimizer_state())
     run.steps(3, 5)
-    result = {"scores": scores, "state": state, "later": run.engine.weights(), "restored": resumed(stage, settings, state)}
+    result = {
+        "scores": scores,
+        "state": state,
+        "later": run.engine.weights(),
+        "restored": resumed(stage, settings, state),
+    }
     run.engine.close()
     return result if saved is None else result | {"taken over": resumed(stage, settings, saved)}
 
@@ -206,9 +211,22 @@ def test_clipping_is_to_the_norm_of_the_global_gradient(sharded: list[dict[str, 
             assert (weights[name] - expected).abs().max() < 2e-6, name
 
 
-def test_bf16_scores_stay_near_those_of_fp32(two_ranks: Ranks, local: dict[str, Any]) -> None:
-    low = three_steps_and_two_more(None, LOW)
-    for answer in two_ranks.run(three_steps_and_two_more, 2, LOW):
+def zero_0_after_zero_3() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    before = one_large_step(0, SGD)
+    one_large_step(3, SGD)
+    return before, one_large_step(0, SGD)
+
+
+def test_an_engine_leaves_no_trace_in_its_process(two_ranks: Ranks) -> None:
+    for before, after in two_ranks.run(zero_0_after_zero_3):
+        assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STAGES)
+def test_bf16_stays_near_fp32(two_ranks: Ranks, local: dict[str, Any], stage: int) -> None:
+    for answer in two_ranks.run(three_steps_and_two_more, stage, LOW):
         assert all(torch.equal(answer["restored"][name], value) for name, value in answer["later"].items())
         for name, score in answer["scores"].items():
-            assert relative(score, local["scores"][name]) < 3e-2, (name, relative(low["scores"][name], local["scores"][name]))
+            # bf16 has 8 bits; from 1 on the weights of all layers are rounded too, which gives 2 to 4%
+            assert relative(score, local["scores"][name]) < (3e-2 if stage == 0 else 6e-2), name

@@ -143,7 +143,8 @@ def test_in_batch_loss_is_torchs_cross_entropy() -> None:
     targets = same / same.sum(1, keepdim=True)
     logits = scale * features.image @ features.text.t()
     expected = (functional.cross_entropy(logits, targets) + functional.cross_entropy(logits.t(), targets)) / 2
-    torch.testing.assert_close(in_batch_loss(features, scale), expected, **TIGHT)
+    # the targets are fp32 whatever the features are, as published: a third is not exact
+    torch.testing.assert_close(in_batch_loss(features, scale), expected, rtol=1e-7, atol=0)
 
 
 def test_distinct_identities_give_the_loss_of_clip() -> None:

@@ -42,9 +42,7 @@ class PointTrial(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         try:
-            self._started()
-            assert self._replica is not None
-            progress = self._replica.advance()
+            progress = self._known() or self._advanced()
         except UpopError as error:
             self._drop_replica()
             return {"done": True, "state": "failed", "cause": str(error)}
@@ -70,14 +68,29 @@ class PointTrial(tune.Trainable):
         self._label = trial["label"]
         self._pending = True
 
-    def _started(self) -> None:
-        """Hand the point to the replica, starting its workers if there are none."""
+    def _known(self) -> Progress | None:
+        """The end of a point that somebody else has finished meanwhile."""
         if not self._pending:
-            return
+            return None
+        path = PointPaths(content_addresses(self._experiment)[0]).manifest
+        store = Store(self._experiment.store)
+        if not store.exists(path):
+            return None
+        self._board = PointBoard(store, self._experiment, self._label)
+        return Progress("finished", 1, 1, manifest=store.read_json(path))
+
+    def _advanced(self) -> Progress:
+        """The next report of the point, which is handed to the replica first if it has not been."""
+        if self._pending:
+            self._start()
+        assert self._replica is not None
+        return self._replica.advance()
+
+    def _start(self) -> None:
+        """Claim the point and hand it to the replica, starting the workers if there are none."""
         experiment = self._experiment
         store = Store(experiment.store)
-        address, _ = content_addresses(experiment)
-        paths = PointPaths(address)
+        paths = PointPaths(content_addresses(experiment)[0])
         store.write_json(paths.settings, experiment.model_dump(mode="json"))
         attempt = Attempt.begin(store, paths)
         if self._replica is None:

@@ -13,6 +13,8 @@ from upop_ray.config import Replica
 from upop_ray.tasks.collective import rank, world_size
 from upop_ray.training.engine import Engine, EngineFactory, EngineSettings, build_optimizer
 
+_LINEAR = nn.functional.linear
+
 
 def zero_engine(replica: Replica, batch_size: int) -> EngineFactory:
     """A factory of DeepSpeed engines as ``replica`` says; needs :func:`start_process_group` before."""
@@ -134,6 +136,8 @@ class ZeroEngine:
 
     def close(self) -> None:
         self._engine.destroy()
+        # ZeRO-3 puts another in place for the whole process; it rounds differently, and a warm worker goes on
+        nn.functional.linear = _LINEAR
 
     def _whole(self, modified: bool = False) -> Any:
         if self._stage < 3:

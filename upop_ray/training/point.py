@@ -108,13 +108,14 @@ class Point:
         require_feasible(self.ranking, self.experiment.search.ratio)
         torch.manual_seed(self.experiment.seed)
         self.task = self.prepared.task()
+        self._watch.lap("start")
         dense = dense_facts(self.prepared, self.task, self.host.store, self.host.device)
+        self._watch.lap("evaluate")
         checkpoint = latest_checkpoint(self.host.store, self.paths)
         if checkpoint is not None:
             self.rows = checkpoint.metrics
             self.facts = checkpoint.facts["facts"]
             self.seconds.update(checkpoint.facts["seconds"])
-        self._watch.lap("evaluate")
         if checkpoint is None or checkpoint.phase == "search":
             keep, weights = yield from self._masks(checkpoint)
             sliced = self._slice(keep, weights)
@@ -154,6 +155,7 @@ class Point:
             search.load_state(self._own(checkpoint, "search"), settings)
         steps = settings.epochs * self.task.steps_per_epoch()
         self._last_report = (time.monotonic(), first)
+        self._watch.lap("start")
         with closing(engine):
             for step in search.run(settings, first):
                 self._watch.lap("search")
@@ -214,6 +216,7 @@ class Point:
         per_epoch = self.task.steps_per_epoch()
         steps = epochs * per_epoch
         self._last_report = (time.monotonic(), first)
+        self._watch.lap("start")
         with closing(engine):
             for step in retrain(engine, self.task, settings, epochs, first):
                 self._watch.lap("retrain")
