@@ -15,7 +15,6 @@ import torch
 
 _TIMEOUT = 300.0
 _POLL = 0.02
-_GRACE = 5.0
 
 
 class Ranks:
@@ -45,11 +44,9 @@ class Ranks:
     def stop(self) -> None:
         """End the processes; the next call starts new ones."""
         for process, connection in self._workers:
-            # a rank that waits for its next function ends by this, one that hangs in a collective does not
-            connection.close()
-            process.join(_GRACE)
             process.kill()
             process.join()
+            connection.close()
         self._workers = []
 
     def _answers(self) -> list[Any]:
@@ -102,17 +99,10 @@ def _serve(rank: int, count: int, port: int, connection: Connection) -> None:
     # DeepSpeed imports optimizers that load torch's compiler, for seconds and for nothing
     os.environ["TORCHDYNAMO_DISABLE"] = "1"
     start_process_group(Replica(workers=count), rank, "127.0.0.1", port)
-    while (content := _next(connection)) is not None:
-        function, arguments = pickle.loads(content)
+    while True:
+        function, arguments = pickle.loads(connection.recv_bytes())
         try:
             answer = (function(*arguments), None)
         except Exception:  # noqa: BLE001 - whatever it is, the test process has to hear of it
             answer = (None, traceback.format_exc())
         connection.send_bytes(pickle.dumps(answer))
-
-
-def _next(connection: Connection) -> bytes | None:
-    try:
-        return connection.recv_bytes()
-    except EOFError:
-        return None

@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from upop_ray import config
-from upop_ray.config import NOT_HASHED, Experiment, load, parse, point_hash, replaced
+from upop_ray.config import Experiment, load, parse, replaced
 from upop_ray.errors import ConfigError
+from upop_ray.identity import NOT_HASHED, point_hash
 
 
 def message_of(call: Callable[[], Any], field: str) -> str:

@@ -10,11 +10,13 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "upop_ray"
 ENTRY_POINTS = {"sweep", "run", "report", "export", "plan"}
-LEAVES = {"errors", "config", "store", "tracking", "terminal"}
+LEAVES = {"errors", "problems", "config", "identity", "store", "tracking", "terminal"}
 #: layer -> layers of this package that it may import, besides itself
 ALLOWED = {
     "errors": set(),
-    "config": {"errors"},
+    "problems": {"errors"},
+    "config": {"errors", "problems"},
+    "identity": {"config"},
     "store": {"errors"},
     "tracking": {"store", "config", "errors"},
     "terminal": {"errors"},
@@ -22,7 +24,7 @@ ALLOWED = {
     "models": {"pruning", "errors"},
     "data": {"errors"},
     "tasks": {"data", "config", "errors"},
-    "training": {"tasks", "models", "data", "pruning", "store", "tracking", "config", "errors"},
+    "training": {"tasks", "models", "data", "pruning", "store", "tracking", "identity", "config", "errors"},
     "distributed": {"training", "tasks", "models", "data", "pruning", "reporting", *LEAVES},
     "reporting": {"store", "tracking", "errors"},
     # importing the package makes sliced models known to transformers

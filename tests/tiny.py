@@ -1,4 +1,4 @@
-"""A tiny experiment on real built-in images: 48 + 12 + 12 of them, and a CLIP of one layer a tower; a point takes seconds."""
+"""A tiny experiment on real built-in images, 48 + 12 + 12, with a CLIP of one layer a tower; a point takes seconds."""
 
 import json
 from pathlib import Path

@@ -1,15 +1,14 @@
 """An experiment: strict, validated, from YAML plus ``a.b=c`` overrides."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from upop_ray.errors import ConfigError
+from upop_ray.problems import first_problem
 
 MethodName = Literal["upop", "unified", "mask", "magnitude", "magnitude_uniform", "random"]
 Ratio = Annotated[float, Field(gt=0, lt=1)]
@@ -221,10 +220,6 @@ class Experiment(_Part):
         return self
 
 
-#: settings that do not change what a point computes, only where, how fast and how often it is saved
-NOT_HASHED = ("name", "store", "sweep", "replica", "checkpoint_steps", "report_steps")
-
-
 def load(path: Path | str | None = None, overrides: Sequence[str] = ()) -> Experiment:
     """Read an experiment and apply overrides.
 
@@ -249,7 +244,7 @@ def parse(values: Mapping[str, Any]) -> Experiment:
     try:
         return Experiment.model_validate(values)
     except ValidationError as error:
-        raise _first_problem(error) from error
+        raise first_problem(error, Experiment) from error
 
 
 def replaced(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
@@ -275,32 +270,6 @@ def set_field(values: dict[str, Any], field: str, value: Any) -> None:
             raise ConfigError(field, f"{parent} is a value, not a group of settings", f"set {parent} itself")
         values = inner
     values[last] = value
-
-
-#: settings of the search that every method reads, and those that some do
-_SEARCH_OF_ALL = {"method", "ratio", "budget", "epochs", "floor"}
-_SEARCH_OF = {
-    "upop": {"learning_rate", "interval", "score", "regularisation", "penalty"},
-    "unified": {"learning_rate", "score", "regularisation", "penalty"},
-    "mask": {"learning_rate", "regularisation", "penalty", "gate_learning_rate"},
-    "magnitude": {"regularisation"},
-    "magnitude_uniform": set(),
-    "random": set(),
-}
-
-
-def point_settings(experiment: Experiment) -> dict[str, Any]:
-    """The settings that decide what a point computes; those that its method does not read are left out."""
-    settings = experiment.model_dump(mode="json", exclude=set(NOT_HASHED))
-    read = _SEARCH_OF_ALL | _SEARCH_OF[experiment.search.method]
-    settings["search"] = {name: value for name, value in settings["search"].items() if name in read}
-    return settings
-
-
-def point_hash(experiment: Experiment, data_hash: str, weights_hash: str) -> str:
-    """Content address of a point: settings, data and starting weights (DESIGN, decision 9); 16 hex digits."""
-    content = {"settings": point_settings(experiment), "data": data_hash, "weights": weights_hash}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -330,46 +299,3 @@ def _parse_value(field: str, text: str) -> Any:
         except ValueError:
             return value
     return value
-
-
-#: what to write instead, by pydantic's error type
-_CURES = {
-    "extra_forbidden": "remove it or correct its spelling",
-    "greater_than": "use a larger value",
-    "greater_than_equal": "use a larger value",
-    "less_than": "use a smaller value",
-    "less_than_equal": "use a smaller value",
-    "value_error": "correct it",
-}
-
-
-def _first_problem(error: ValidationError) -> ConfigError:
-    problem = error.errors()[0]
-    parts = [str(part) for part in problem["loc"]]
-    field = ".".join(parts) or "experiment"
-    value = problem["input"]
-    if (parts and parts[-1] == "ratio") or ("ratios" in parts and problem["type"] in ("greater_than", "less_than")):
-        return ConfigError(field, f"must be in (0, 1), got {value!r}", "0.5 removes half of the budget")
-    if problem["type"] == "extra_forbidden":
-        return ConfigError(field, f"unknown setting (value {value!r})", _nearest(parts))
-    shown = "" if isinstance(value, dict | BaseModel) else f", got {value!r}"
-    text = problem["msg"].removeprefix("Value error, ")
-    cure = _CURES.get(problem["type"], "give a value of that kind")
-    return ConfigError(field, text[0].lower() + text[1:] + shown, cure)
-
-
-def _nearest(parts: Sequence[str]) -> str:
-    import difflib
-
-    part: Any = Experiment
-    for name in parts[:-1]:
-        part = _settings_group(part.model_fields[name].annotation)
-    known = sorted(part.model_fields)
-    close = difflib.get_close_matches(parts[-1], known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
-
-
-def _settings_group(annotation: Any) -> type[BaseModel]:
-    """The group of settings that a field holds, also where it may be None."""
-    kinds = get_args(annotation) or (annotation,)
-    return next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))

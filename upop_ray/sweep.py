@@ -2,14 +2,17 @@
 
 import argparse
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from upop_ray import config
 from upop_ray.config import Experiment
-from upop_ray.distributed.controller import SweepResult, run_sweep
 from upop_ray.reporting.table import points_table, seeds_table, unfinished_lines
 from upop_ray.run import split_arguments
 from upop_ray.store import Store, SweepPaths
 from upop_ray.terminal import console, guarded
+
+if TYPE_CHECKING:
+    from upop_ray.distributed.controller import SweepResult
 
 _HELP = """\
 Sweep compression ratios and methods of a vision-language transformer on Ray, and keep for each point the sliced model.
@@ -40,12 +43,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="setting=value", help="for example sweep.ratios=[0.3,0.5]")
     options = parser.parse_args(arguments)
     experiment = config.load(*split_arguments(options.experiment, options.overrides))
+    # Ray takes seconds to import, which --help and a wrong setting need not wait for
+    from upop_ray.distributed.controller import run_sweep
+
     result = run_sweep(experiment)
     show(experiment, result)
     return result.exit_code
 
 
-def show(experiment: Experiment, result: SweepResult) -> None:
+def show(experiment: Experiment, result: "SweepResult") -> None:
     """Print how the sweep ended: its points, what failed, and where the curve is."""
     console.print()
     if any(row.manifest for row in result.rows):

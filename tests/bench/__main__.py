@@ -1,4 +1,4 @@
-"""``make bench``: what the search costs over fine-tuning, what Ray costs, how soon a warm trial takes its first step."""
+"""``make bench``: what the search costs over fine-tuning, what Ray costs, how soon a warm trial is at work."""
 
 import copy
 import tempfile
@@ -24,7 +24,7 @@ ROUNDS = 40
 
 
 def search_over_fine_tuning(prepared: Prepared) -> tuple[float, float]:
-    """Median seconds of a plain step and of a search step, taken in turn on the same batches; re-ranking every 5 steps."""
+    """Median seconds of a plain step and of a search step, in turn on the same batches; re-ranking every 5 steps."""
     experiment = prepared.experiment
     task = prepared.task()
     settings = EngineSettings(experiment.optimizer, 1e-4)
@@ -70,17 +70,13 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="upop-bench-") as folder:
         plain, search = search_over_fine_tuning(prepare(_experiment(folder, [])))
-        print(
-            f"search step / fine-tuning step: {search / plain:.3f}  ({search:.4f} s / {plain:.4f} s, {ROUNDS} in turn)"
-        )
+        steps = f"({search:.4f} s / {plain:.4f} s, {ROUNDS} in turn)"
+        print(f"search step / fine-tuning step: {search / plain:.3f}  {steps}")
         alone, cold, warm = ray_over_no_ray(folder)
         for part in ("search", "retrain"):
-            print(
-                f"Ray, one worker / no Ray, {part}: {cold[part] / alone[part]:.3f}  ({cold[part]:.1f} s / {alone[part]:.1f} s)"
-            )
-        print(
-            f"warm trial, from its start to the first step: {warm['start']:.2f} s (of search and retraining together)"
-        )
+            seconds = f"({cold[part]:.1f} s / {alone[part]:.1f} s)"
+            print(f"Ray, one worker / no Ray, {part}: {cold[part] / alone[part]:.3f}  {seconds}")
+        print(f"warm trial, from its start to the first step, search and retraining together: {warm['start']:.2f} s")
 
 
 if __name__ == "__main__":

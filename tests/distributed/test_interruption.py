@@ -1,5 +1,6 @@
 """A sweep that is interrupted or loses a worker goes on, and ends with the metrics of an undisturbed one."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -57,9 +58,7 @@ def test_interrupted_or_robbed_of_a_worker_it_ends_as_if_undisturbed(tmp_path: P
 
     # the same command again, and this time a training worker is killed
     robbed = start(tmp_path, "stopped")
-    worker = find_worker(robbed.pid)
-    while not any("start" in line or "advance" in line for line in worker.cmdline()):
-        time.sleep(0.02)
+    worker = working(robbed.pid)
     worker.send_signal(signal.SIGKILL)
     output, _ = robbed.communicate(timeout=TIMEOUT)
     assert robbed.returncode == 0, output
@@ -68,15 +67,13 @@ def test_interrupted_or_robbed_of_a_worker_it_ends_as_if_undisturbed(tmp_path: P
     assert found["attempt"] == 2
 
 
-def find_worker(driver: int) -> psutil.Process:
-    """The training worker among the processes that the driver started."""
+def working(driver: int) -> psutil.Process:
+    """The training worker among the processes that the driver started, in the middle of its work."""
     end = time.monotonic() + TIMEOUT
     while time.monotonic() < end:
         for process in psutil.Process(driver).children(recursive=True):
-            try:
-                if "ray::Worker" in " ".join(process.cmdline()):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if "ray::Worker.advance" in " ".join(process.cmdline()):
                     return process
-            except psutil.NoSuchProcess:
-                continue
-        time.sleep(0.05)
-    raise AssertionError("no training worker appeared")
+        time.sleep(0.02)
+    raise AssertionError("no training worker was at work in time")

@@ -21,6 +21,12 @@ def ranking_of(model: CLIPModel) -> Ranking:
     return Ranking(sites, unit_costs(model, sites, "params", SPEC.paper_attention_cost))
 
 
+def ranking_of_equals(model: CLIPModel) -> Ranking:
+    """With one cost for all units, so that the order alone decides and not what fits."""
+    sites = SPEC.sites(model)
+    return Ranking(sites, {site.name: 1 for site in sites})
+
+
 def equal(first: Keep, second: Keep) -> bool:
     return all(torch.equal(first[name], second[name]) for name in first)
 
@@ -52,7 +58,7 @@ def test_magnitudes_of_two_heads_by_hand() -> None:
 
 
 def test_global_magnitude_removes_the_smallest_units(clip: CLIPModel) -> None:
-    ranking = ranking_of(clip)
+    ranking = ranking_of_equals(clip)
     keep = unsearched_masks(clip, METHODS["magnitude"], ranking, 0.6, seed=0)
     for kind in ("attention", "mlp"):
         sites = [site for site in ranking.sites if site.kind == kind]
@@ -95,7 +101,7 @@ def test_methods_without_a_search_meet_the_budget(clip: CLIPModel, method: str, 
 
 
 def test_learned_gates_remove_the_smallest_gates(clip: CLIPModel) -> None:
-    ranking = ranking_of(clip)
+    ranking = ranking_of_equals(clip)
     gates = Gates(clip, ranking.sites)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():

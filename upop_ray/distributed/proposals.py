@@ -11,7 +11,8 @@ from ray.tune.search import Searcher
 
 from upop_ray.config import Experiment, Sweep
 from upop_ray.distributed.plan import Member, cells, finished, known_members, member_of, note, point_of
-from upop_ray.store import Store
+from upop_ray.store import PointPaths, Store
+from upop_ray.training.checkpoint import last_error
 
 #: how often a draw that some other point has already is drawn again
 _REDRAWS = 20
@@ -71,7 +72,7 @@ class Proposals(Searcher):
         member, trial = self._running.pop(trial_id)
         state = (result or {}).get("state")
         if error:
-            member = replace(member, state="failed", cause="its replica was lost too often; see the last lines above")
+            member = replace(member, state="failed", cause=last_error(self._store, PointPaths(member.hash)))
         elif state == "failed":
             member = replace(member, state="failed", cause=(result or {})["cause"])
         elif state != "finished":

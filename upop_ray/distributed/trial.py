@@ -46,8 +46,9 @@ class PointTrial(tune.Trainable):
         except UpopError as error:
             self._drop_replica()
             return {"done": True, "state": "failed", "cause": str(error)}
-        except Exception:
+        except Exception as error:
             self._drop_replica()
+            self._attempt.record_error(error)
             raise
         return self._result(progress)
 
@@ -92,32 +93,23 @@ class PointTrial(tune.Trainable):
         store = Store(experiment.store)
         paths = PointPaths(content_addresses(experiment)[0])
         store.write_json(paths.settings, experiment.model_dump(mode="json"))
-        attempt = Attempt.begin(store, paths)
+        self._attempt = Attempt.begin(store, paths)
         if self._replica is None:
             self._replica = Replica(experiment.replica, ray.util.get_current_placement_group(), first_bundle=1)
-        self._replica.start(experiment.model_dump(mode="json"), attempt.number)
+        self._replica.start(experiment.model_dump(mode="json"), self._attempt.number)
         self._board = PointBoard(store, experiment, self._label)
         self._pending = False
 
     def _result(self, progress: Progress) -> dict[str, Any]:
         assert self._board is not None
         self._board.log(progress.phase, progress.step, progress.metrics)
-        result: dict[str, Any] = {
-            "state": progress.phase,
-            "step": progress.step,
-            "steps": progress.steps,
-            "done": False,
-        }
-        result |= {name: progress.metrics[name] for name in ("loss", "ratio") if name in progress.metrics}
-        validation = [value for name, value in progress.metrics.items() if name == "validation/headline"]
-        if validation:
-            result |= {"validation": validation[0], "epoch": int(progress.metrics["validation/epoch"])}
+        result: dict[str, Any] = {"state": progress.phase, "step": progress.step, "done": False}
+        if progress.validation is not None:
+            result |= {"epoch": progress.validation[0], "validation": progress.validation[1]}
         if progress.manifest is not None:
             self._board.finish(progress.manifest)
             self._end_board()
-            headline = progress.manifest["headline"]
-            result |= {"done": True, "validation": progress.manifest["metrics"]["validation"][headline]}
-            result |= {"parameters": progress.manifest["parameters"], "hash": progress.manifest["hash"]}
+            result["done"] = True
         return result
 
     def _drop_replica(self) -> None:

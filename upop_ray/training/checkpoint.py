@@ -15,6 +15,7 @@ from upop_ray.store import PointPaths, Store
 from upop_ray.tracking import MetricRows
 
 KEPT = 2
+_ERROR_LENGTH = 500
 _NAME = re.compile(r"^(\d)-(search|retrain)-(\d{8})$")
 PHASES = ("search", "retrain")
 
@@ -64,6 +65,11 @@ class Attempt:
         if newest > self.number:
             raise StaleAttempt(f"attempt {self.number} of point {self.paths.hash} was overtaken by attempt {newest}")
 
+    def record_error(self, error: Exception) -> None:
+        """Note what ended the attempt."""
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        self.store.write_json(f"{self.paths.attempt(self.number)}/error.json", {"error": text[:_ERROR_LENGTH]})
+
     def save(self, checkpoint: Checkpoint) -> None:
         """Write a checkpoint, its facts last, and remove all but the newest two."""
         self.check()
@@ -76,6 +82,15 @@ class Attempt:
         self.store.write_json(f"{folder}/complete.json", facts)
         for _, old in _complete(self.store, self.paths)[:-KEPT]:
             self.store.remove(old)
+
+
+def last_error(store: Store, paths: PointPaths) -> str:
+    """What ended the newest attempt that noted it."""
+    for attempt in reversed(store.list(paths.attempts)):
+        name = f"{paths.attempts}/{attempt}/error.json"
+        if store.exists(name):
+            return str(store.read_json(name)["error"])
+    return "no attempt noted an error"
 
 
 def latest_checkpoint(store: Store, paths: PointPaths) -> Checkpoint | None:

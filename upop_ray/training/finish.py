@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from transformers import PreTrainedModel
 
-from upop_ray.config import point_settings
+from upop_ray.identity import point_settings
 from upop_ray.pruning.cost import count_macs, count_parameters, removable_cost, unit_costs
 from upop_ray.pruning.site import Keep, kept_counts, kept_share
 from upop_ray.store import PointPaths, Store, dense_path

@@ -37,12 +37,17 @@ EXACTNESS_TOLERANCE = 1e-5
 
 @dataclass(frozen=True)
 class Progress:
-    """What a point reports: how far a phase is, and metrics by name."""
+    """What a point reports: how far a phase is, and metrics by name.
+
+    :param validation: (epochs of retraining done, headline metric on the validation split), after each of them
+    :param manifest: of the finished point, with the last report
+    """
 
     phase: str
     step: int
     steps: int
     metrics: dict[str, float] = field(default_factory=dict)
+    validation: tuple[int, float] | None = None
     manifest: dict[str, Any] | None = None
 
 
@@ -244,11 +249,10 @@ class Point:
         self._watch.lap("evaluate")
         engine.model.train()
         named_metrics = {f"validation/{name}": value for name, value in metrics.items()}
-        named_metrics["validation/headline"] = metrics[self.task.headline]
-        named_metrics["validation/epoch"] = done // self.task.steps_per_epoch()
         self.rows.log("retrain", done, named_metrics)
         self._last_report = (time.monotonic(), done)
-        return Progress("retrain", done, steps, named_metrics)
+        validation = (done // self.task.steps_per_epoch(), metrics[self.task.headline])
+        return Progress("retrain", done, steps, named_metrics, validation)
 
     def _after(self, step: Step, phase: str, steps: int, extra: dict[str, float]) -> Iterator[Progress]:
         """Log and report a step when a report is due."""

@@ -8,10 +8,11 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from upop_ray.config import Experiment, point_hash
+from upop_ray.config import Experiment
 from upop_ray.data.checkpoints import resolve_checkpoint
 from upop_ray.data.shards import ShardedDataset, open_dataset
 from upop_ray.errors import CheckpointError
+from upop_ray.identity import point_hash
 from upop_ray.models import MODELS
 from upop_ray.models.spec import ModelSpec
 from upop_ray.tasks import TASKS

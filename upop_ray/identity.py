@@ -1,0 +1,35 @@
+"""The content address of a point: what decides what it computes, and nothing else (DESIGN, decision 9)."""
+
+import hashlib
+import json
+from typing import Any
+
+from upop_ray.config import Experiment
+
+#: settings that do not change what a point computes, only where, how fast and how often it is saved
+NOT_HASHED = ("name", "store", "sweep", "replica", "checkpoint_steps", "report_steps")
+
+#: settings of the search that every method reads, and those that some do
+_SEARCH_OF_ALL = {"method", "ratio", "budget", "epochs", "floor"}
+_SEARCH_OF = {
+    "upop": {"learning_rate", "interval", "score", "regularisation", "penalty"},
+    "unified": {"learning_rate", "score", "regularisation", "penalty"},
+    "mask": {"learning_rate", "regularisation", "penalty", "gate_learning_rate"},
+    "magnitude": {"regularisation"},
+    "magnitude_uniform": set(),
+    "random": set(),
+}
+
+
+def point_settings(experiment: Experiment) -> dict[str, Any]:
+    """The settings that decide what a point computes; those that its method does not read are left out."""
+    settings = experiment.model_dump(mode="json", exclude=set(NOT_HASHED))
+    read = _SEARCH_OF_ALL | _SEARCH_OF[experiment.search.method]
+    settings["search"] = {name: value for name, value in settings["search"].items() if name in read}
+    return settings
+
+
+def point_hash(experiment: Experiment, data_hash: str, weights_hash: str) -> str:
+    """Content address of a point: settings, data and starting weights; 16 hex digits."""
+    content = {"settings": point_settings(experiment), "data": data_hash, "weights": weights_hash}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
