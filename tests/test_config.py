@@ -248,3 +248,11 @@ def test_the_hash_does_not_depend_on_the_order_of_settings() -> None:
 
 def test_the_builtin_experiment_is_valid() -> None:
     assert load().name == "builtin_clip"
+
+
+def test_numbers_with_an_exponent_are_numbers_in_files_and_overrides(tmp_path: Path) -> None:
+    path = tmp_path / "experiment.yaml"
+    path.write_text("retrain: {learning_rate: 1e-4, minimum_learning_rate: 1.5E-6}\n")
+    experiment = load(path, ["search.learning_rate=2e-4"])
+    assert (experiment.retrain.learning_rate, experiment.retrain.minimum_learning_rate) == (1e-4, 1.5e-6)
+    assert experiment.search.learning_rate == 2e-4

@@ -1,5 +1,6 @@
 """An experiment: strict, validated, from YAML plus ``a.b=c`` overrides."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -272,9 +273,17 @@ def set_field(values: dict[str, Any], field: str, value: Any) -> None:
     values[last] = value
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which 1e-4 is a number; YAML 1.1 reads it as text."""
+
+
+_SIGNS = list("-+0123456789")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), _SIGNS)
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.load(path.read_text(), _Loader)
     except OSError as error:
         raise ConfigError(
             str(path), f"cannot be read ({error.strerror})", "give the path of an experiment YAML"
@@ -289,13 +298,6 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 def _parse_value(field: str, text: str) -> Any:
     try:
-        value = yaml.safe_load(text)
+        return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise ConfigError(field, f"{text!r} is not a YAML value", "quote it or correct it") from error
-    # YAML 1.1 reads 1e-4 as text; nobody means that in an override
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
