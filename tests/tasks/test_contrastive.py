@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.functional import normalize
 
 from tests.ranks import Ranks
 from upop_ray.config import Momentum
@@ -201,3 +202,15 @@ def test_a_restored_contrast_goes_on_the_same() -> None:
     student.load_state(contrast.state(), with_twin=False)
     assert torch.equal(student.image_queue, contrast.image_queue) and student.position == contrast.position
     assert torch.equal(student.twin.image.weight, model.image.weight)
+
+
+def test_pairs_of_one_concept_are_positives_of_each_other() -> None:
+    generator = torch.Generator().manual_seed(0)
+    images, texts = (normalize(torch.randn(3, 4, generator=generator), dim=-1) for _ in range(2))
+    logits = 2 * images @ texts.T
+    # concepts 0 0 1: the first two rows spread their target over two columns
+    rows, columns = logits.log_softmax(1), logits.log_softmax(0)
+    by_image = -(rows[:2, :2].sum() / 2 + rows[2, 2]) / 3
+    by_text = -(columns[:2, :2].sum() / 2 + columns[2, 2]) / 3
+    loss = in_batch_loss(Features(images, texts, torch.tensor([0, 0, 1])), torch.tensor(2.0))
+    torch.testing.assert_close(loss, (by_image + by_text) / 2)

@@ -91,14 +91,8 @@ class Retrieval:
         ramp = 1.0 if cursor.epoch > 0 else min(1.0, cursor.index / self.steps_per_epoch())
         return self._contrast.loss(online, twin, scale, ramp)
 
-    @torch.no_grad()
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
-        pairs = self._evaluation(split)
-        device = _device(model)
-        model.eval()
-        images = _encoded(pairs.image_batches(EVALUATION_BATCH), lambda x: _image_features(model, x.to(device)))
-        texts = _encoded(pairs.text_batches(EVALUATION_BATCH), lambda x: _text_features(model, x, device))
-        return recalls(images @ texts.t(), pairs.caption_image.to(images.device))
+        return evaluate_pairs(model, self._evaluation(split))
 
     def state(self) -> dict[str, Tensor]:
         return {} if self._contrast is None else self._contrast.state()
@@ -151,6 +145,16 @@ def features(forward: Callable[..., Any], batch: ImageTextBatch, device: torch.d
     if image.dtype == torch.bfloat16:
         image, text = image.float(), text.float()
     return Features(image, text, batch.concept_ids.to(device)), temperature(output["logit_scale"].to(image.dtype))
+
+
+@torch.no_grad()
+def evaluate_pairs(model: nn.Module, pairs: EvaluationPairs) -> dict[str, float]:
+    """Recalls of a dual encoder on all pairs of an evaluation split, in percent; ranks share the encoding."""
+    device = _device(model)
+    model.eval()
+    images = _encoded(pairs.image_batches(EVALUATION_BATCH), lambda x: _image_features(model, x.to(device)))
+    texts = _encoded(pairs.text_batches(EVALUATION_BATCH), lambda x: _text_features(model, x, device))
+    return recalls(images @ texts.t(), pairs.caption_image.to(images.device))
 
 
 def _encoded(batches: Any, encode: Callable[[Any], Tensor]) -> Tensor:

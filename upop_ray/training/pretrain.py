@@ -16,12 +16,11 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from torch import Tensor, nn
+from torch import nn
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPProcessor, CLIPTokenizer
 
 from upop_ray.data.checkpoints import seal_checkpoint, verify_checkpoint
 from upop_ray.data.image_text import (
-    EvaluationPairs,
     ImageTextBatch,
     ImageTextBatches,
     ImageTextSplit,
@@ -31,7 +30,8 @@ from upop_ray.data.image_text import (
     load_image_text,
 )
 from upop_ray.data.shards import ShardedDataset, open_dataset
-from upop_ray.tasks.recall import recalls
+from upop_ray.tasks.contrastive import LOGIT_SCALE_BOUNDS, Features, in_batch_loss, temperature
+from upop_ray.tasks.retrieval import evaluate_pairs
 
 _LOG = logging.getLogger(__name__)
 
@@ -40,7 +40,6 @@ CONTEXT = 16
 IMAGE_SIZE = 64
 _START, _END, _END_OF_WORD = "<|startoftext|>", "<|endoftext|>", "</w>"
 _EPOCHS_PER_VALIDATION = 5
-_MAX_LOGIT_SCALE = 4.6052  # ln 100, as published for CLIP
 
 
 @dataclass(frozen=True)
@@ -101,20 +100,6 @@ def image_processor() -> CLIPImageProcessorPil:
     return CLIPImageProcessorPil(size={"shortest_edge": IMAGE_SIZE}, crop_size=side)
 
 
-def contrastive_loss(image_embeds: Tensor, text_embeds: Tensor, logit_scale: Tensor, concept_ids: Tensor) -> Tensor:
-    """Return the symmetric contrastive loss in which pairs of one concept are positives of each other.
-
-    :param image_embeds: (b, d), of length 1
-    :param text_embeds: (b, d), of length 1
-    :param logit_scale: (), the logarithm of the scale
-    :param concept_ids: int64 (b,)
-    """
-    logits = logit_scale.exp() * image_embeds @ text_embeds.T
-    same = (concept_ids[:, None] == concept_ids[None, :]).to(logits.dtype)
-    targets = same / same.sum(dim=1, keepdim=True)
-    return (nn.functional.cross_entropy(logits, targets) + nn.functional.cross_entropy(logits.T, targets)) / 2
-
-
 def optimizers(model: CLIPModel, recipe: Recipe) -> tuple[torch.optim.Optimizer, ...]:
     """Return Muon for the matrices of the blocks, and AdamW for all other parameters."""
     blocks = {name for name, parameter in model.named_parameters() if ".layers." in name and parameter.ndim == 2}
@@ -165,36 +150,16 @@ def _step(
     model: CLIPModel, batch: ImageTextBatch, optimizer_pair: Iterable[torch.optim.Optimizer], max_norm: float
 ) -> float:
     out = model(batch.input_ids, batch.pixel_values, batch.attention_mask)
-    loss = contrastive_loss(out.image_embeds, out.text_embeds, model.logit_scale, batch.concept_ids)
+    features = Features(out.image_embeds, out.text_embeds, batch.concept_ids)
+    loss = in_batch_loss(features, temperature(model.logit_scale))
     loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(model.parameters(), max_norm)
     for optimizer in optimizer_pair:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     with torch.no_grad():
-        model.logit_scale.clamp_(max=_MAX_LOGIT_SCALE)
+        model.logit_scale.clamp_(*LOGIT_SCALE_BOUNDS)
     return float(loss.detach())
-
-
-@torch.inference_mode()
-def evaluate(model: CLIPModel, pairs: EvaluationPairs, batch_size: int = 256) -> dict[str, float]:
-    """Return the recalls of a model on all pairs of an evaluation split, in percent."""
-    model.eval()  # type: ignore[no-untyped-call]
-    images = torch.cat([_image_embeds(model, pixels) for pixels in pairs.image_batches(batch_size)])
-    texts = torch.cat([_text_embeds(model, *texts) for texts in pairs.text_batches(batch_size)])
-    return recalls(images @ texts.T, pairs.caption_image)
-
-
-def _image_embeds(model: CLIPModel, pixels: Tensor) -> Tensor:
-    return _unit(model.visual_projection(model.vision_model(pixels).pooler_output))
-
-
-def _text_embeds(model: CLIPModel, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-    return _unit(model.text_projection(model.text_model(input_ids, attention_mask).pooler_output))
-
-
-def _unit(embeds: Tensor) -> Tensor:
-    return nn.functional.normalize(embeds, dim=-1)
 
 
 def save(model: CLIPModel, tokenizer: CLIPTokenizer, folder: Path) -> None:
@@ -226,7 +191,7 @@ def pretrain(recipe: Recipe, folder: Path) -> dict[str, Any]:
     def report(epoch: int, loss: float) -> None:
         _LOG.info("epoch %d of %d: loss %.3f, %.0f s", epoch, recipe.epochs, loss, time.monotonic() - started)
         if epoch % _EPOCHS_PER_VALIDATION == 0:
-            _LOG.info("val r_mean %.1f", evaluate(model, validation)["r_mean"])
+            _LOG.info("val r_mean %.1f", evaluate_pairs(model, validation)["r_mean"])
 
     train(model, batches, recipe, report)
     save(model, tokenizer, folder)
@@ -252,7 +217,7 @@ def evaluate_saved(folder: Path, dataset: ShardedDataset, split: str) -> dict[st
     tokenize = fixed_length(CLIPTokenizer.from_pretrained(folder), CONTEXT)
     preprocessing = clip_preprocessing(CLIPImageProcessorPil.from_pretrained(folder))
     pairs = evaluation_pairs(load_image_text(dataset, split), tokenize, preprocessing)
-    return evaluate(model, pairs) | {"images": len(pairs), "captions": len(pairs.caption_image)}
+    return evaluate_pairs(model.eval(), pairs) | {"images": len(pairs), "captions": len(pairs.caption_image)}
 
 
 def main() -> None:
