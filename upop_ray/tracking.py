@@ -132,6 +132,8 @@ class PointBoard:
             "ratio": search.ratio,
             "seed": self._experiment.seed,
             "score": search.score,
+            "search.learning_rate": search.learning_rate,
+            "retrain.learning_rate": self._experiment.retrain.learning_rate,
             **{f"regularisation/{name}": value for name, value in search.regularisation.model_dump().items()},
         }
         metrics = {

@@ -115,7 +115,7 @@ def _tune(experiment: Experiment, proposals: Proposals, report: tune.Callback) -
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
         if started_here:
-            ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
+            _connect()
         check_resources(experiment)
         with tempfile.TemporaryDirectory(prefix="upop-tune-") as folder:
             tuner = tune.Tuner(
@@ -143,6 +143,16 @@ def _tune(experiment: Experiment, proposals: Proposals, report: tune.Callback) -
         signal.signal(signal.SIGTERM, previous)
         if started_here:
             ray.shutdown()
+
+
+def _connect() -> None:
+    try:
+        ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        address = os.environ.get("RAY_ADDRESS", "local")
+        reason = str(error).strip().splitlines()[0]
+        cure = "start the cluster, or unset RAY_ADDRESS to run on this machine alone"
+        raise ConfigError("RAY_ADDRESS", f"cannot reach a Ray cluster at {address!r} ({reason})", cure) from error
 
 
 class _Report(tune.Callback):
