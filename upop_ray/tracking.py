@@ -106,8 +106,10 @@ class TensorBoard:
 
 def quieten() -> None:
     """Keep libraries from writing notes that a user can do nothing about."""
-    for name in ("torch.utils.tensorboard", "DeepSpeed", "transformers", "ray.tune", "ray.train"):
+    for name in ("torch.utils.tensorboard", "DeepSpeed", "transformers", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # a trial's failure is told by its cause, in the table and in the store
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     transformers_logging.disable_progress_bar()
 
 

@@ -19,13 +19,18 @@ TIMEOUT = 180
 
 
 def start(root: Path, store: str) -> subprocess.Popen[str]:
-    """The command of the README on a file; many steps, so that there is time to disturb it."""
-    values = tiny_values(root, store=str(root / store), search={"epochs": 5}, retrain={"epochs": 5})
+    """The command on a file, with a store relative to the folder it is called in; many steps, to be disturbed."""
+    values = tiny_values(root, store=store, search={"epochs": 4}, retrain={"epochs": 4})
     (root / "experiment.yaml").write_text(yaml.safe_dump(values))
     command = [sys.executable, "-m", "upop_ray.sweep", str(root / "experiment.yaml")]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        cwd=root,
     )
 
 

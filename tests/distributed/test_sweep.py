@@ -48,20 +48,15 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def test_a_sweep_gives_points_and_curves_and_resubmitting_computes_what_is_missing(root: Path) -> None:
-    sweep = {"ratios": [0.3, 0.6], "methods": ["upop", "magnitude"]}
+    sweep = {"ratios": [0.3, 0.6], "methods": ["upop"]}
     experiment = tiny_experiment(root, name="grid", sweep=sweep)
     result = run_sweep(experiment)
-    assert (result.exit_code, result.computed, result.reused) == (0, 4, 0)
-    assert [(row.method, row.ratio) for row in result.rows] == [
-        ("magnitude", 0.3),
-        ("magnitude", 0.6),
-        ("upop", 0.3),
-        ("upop", 0.6),
-    ]
+    assert (result.exit_code, result.computed, result.reused) == (0, 2, 0)
+    assert [(row.method, row.ratio) for row in result.rows] == [("upop", 0.3), ("upop", 0.6)]
     tensorboard = Path(Store(experiment.store).path(SweepPaths("grid").tensorboard))
     curve = scalars(tensorboard / "curves" / "upop")["test r_mean by parameters removed"]
-    expected = [(0, result.rows[2].dense_metric("test"))]
-    for row in result.rows[2:]:
+    expected = [(0, result.rows[0].dense_metric("test"))]
+    for row in result.rows:
         assert row.manifest is not None
         expected.append((round(1000 * row.manifest["compression"]["parameters"]), row.metric("test")))
     assert curve == [(step, pytest.approx(value, abs=1e-4)) for step, value in expected]
@@ -70,9 +65,9 @@ def test_a_sweep_gives_points_and_curves_and_resubmitting_computes_what_is_missi
     assert {"retrain/validation/r_mean", "search/examples_per_second", "hparam/test_r_mean"} <= set(point)
 
     again = run_sweep(experiment)
-    assert (again.exit_code, again.computed, again.reused) == (0, 0, 4)
+    assert (again.exit_code, again.computed, again.reused) == (0, 0, 2)
     more = run_sweep(tiny_experiment(root, name="grid", sweep=sweep | {"ratios": [0.3, 0.45, 0.6]}))
-    assert (more.exit_code, more.computed, more.reused) == (0, 2, 4)
+    assert (more.exit_code, more.computed, more.reused) == (0, 1, 2)
 
 
 @pytest.mark.parametrize("stage", [2, 3])
@@ -93,6 +88,7 @@ def test_two_workers_find_the_masks_of_one_process(root: Path, stage: int) -> No
     assert together["checks"]["masked_vs_sliced"] <= 1e-5
 
 
+@pytest.mark.slow
 def test_bf16_replicas_finish(root: Path) -> None:
     replica = {"workers": 2, "zero_stage": 2}
     manifest = only_manifest(tiny_experiment(root, name="bf16", precision="bf16", replica=replica))

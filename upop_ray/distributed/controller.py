@@ -6,6 +6,7 @@ import signal
 import tempfile
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -13,7 +14,7 @@ import ray
 import yaml
 from ray import tune
 
-from upop_ray.config import Experiment
+from upop_ray.config import Experiment, replaced
 from upop_ray.distributed.halving import HalvingByGroup
 from upop_ray.distributed.plan import Member, cells, check_space, finished
 from upop_ray.distributed.proposals import Proposals
@@ -70,6 +71,7 @@ def run_sweep(experiment: Experiment) -> SweepResult:
     start = time.monotonic()
     quieten()
     os.environ.update({name: value for name, value in _ENVIRONMENT.items() if name not in os.environ})
+    experiment = _with_absolute_paths(experiment)
     check_space(experiment)
     prepare(experiment).task()
     store = Store(experiment.store)
@@ -145,6 +147,15 @@ def _tune(experiment: Experiment, proposals: Proposals, report: tune.Callback) -
             ray.shutdown()
 
 
+def _with_absolute_paths(experiment: Experiment) -> Experiment:
+    """Workers run in folders of their own, so what is relative to this one is made absolute."""
+    changes = {"store": Store(experiment.store).uri}
+    for field, path in (("model.path", experiment.model.path), ("data.path", experiment.data.path)):
+        if Path(path).is_dir():
+            changes[field] = str(Path(path).resolve())
+    return replaced(experiment, changes)
+
+
 def _connect() -> None:
     try:
         ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
@@ -195,6 +206,9 @@ class _Report(tune.Callback):
         label = trial.config["label"]
         self._begun.setdefault(label, time.monotonic())
         console.print(f"started  {label}")
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        console.print(f"again    {trial.config['label']}: its replica was lost; it goes on from its last checkpoint")
 
     def end(self) -> None:
         self._curves.update(read_points(self._store, self._experiment.name))

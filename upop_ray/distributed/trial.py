@@ -1,5 +1,6 @@
 """A trial of Ray Tune: one point on one replica, which is kept warm for the next point."""
 
+import traceback
 from typing import Any
 
 import ray
@@ -7,7 +8,7 @@ from ray import tune
 
 from upop_ray import config
 from upop_ray.config import Experiment
-from upop_ray.distributed.replica import CONTROL_CPUS, Replica, worker_bundles
+from upop_ray.distributed.replica import CONTROL_CPUS, Replica, ReplicaError, worker_bundles
 from upop_ray.errors import UpopError
 from upop_ray.store import PointPaths, Store
 from upop_ray.tracking import PointBoard, quieten
@@ -43,13 +44,15 @@ class PointTrial(tune.Trainable):
     def step(self) -> dict[str, Any]:
         try:
             progress = self._known() or self._advanced()
-        except UpopError as error:
+        except ReplicaError as error:
             self._drop_replica()
-            return {"done": True, "state": "failed", "cause": str(error)}
-        except Exception as error:
-            self._drop_replica()
-            self._attempt.record_error(error)
+            self._attempt.record_error(str(error))
             raise
+        except UpopError as error:
+            return self._failed(str(error))
+        except Exception as error:  # noqa: BLE001 - one point's defect must not end the sweep; it is kept and listed
+            self._attempt.record_error(traceback.format_exc())
+            return self._failed(f"{type(error).__name__}: {error} (traceback in the store, {self._attempt.error_path})")
         return self._result(progress)
 
     def cleanup(self) -> None:
@@ -111,6 +114,10 @@ class PointTrial(tune.Trainable):
             self._end_board()
             result["done"] = True
         return result
+
+    def _failed(self, cause: str) -> dict[str, Any]:
+        self._drop_replica()
+        return {"done": True, "state": "failed", "cause": cause}
 
     def _drop_replica(self) -> None:
         if self._replica is not None:

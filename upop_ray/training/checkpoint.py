@@ -15,7 +15,6 @@ from upop_ray.store import PointPaths, Store
 from upop_ray.tracking import MetricRows
 
 KEPT = 2
-_ERROR_LENGTH = 500
 _NAME = re.compile(r"^(\d)-(search|retrain)-(\d{8})$")
 PHASES = ("search", "retrain")
 
@@ -65,10 +64,14 @@ class Attempt:
         if newest > self.number:
             raise StaleAttempt(f"attempt {self.number} of point {self.paths.hash} was overtaken by attempt {newest}")
 
-    def record_error(self, error: Exception) -> None:
+    @property
+    def error_path(self) -> str:
+        """Where the attempt notes what ended it."""
+        return f"{self.paths.attempt(self.number)}/error.json"
+
+    def record_error(self, text: str) -> None:
         """Note what ended the attempt."""
-        text = " ".join(f"{type(error).__name__}: {error}".split())
-        self.store.write_json(f"{self.paths.attempt(self.number)}/error.json", {"error": text[:_ERROR_LENGTH]})
+        self.store.write_json(self.error_path, {"error": text})
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Write a checkpoint, its facts last, and remove all but the newest two."""
