@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-pytest.importorskip("resvg_py", reason="drawing SVG files needs the data extra")
-
 from upop_ray.data.emoji import build, rows, sources
 from upop_ray.data.emoji.readers import Concept, Drawing
 from upop_ray.data.shards import file_hash, open_dataset

@@ -13,15 +13,20 @@ import psutil
 import yaml
 
 from tests.tiny import tiny_values
+from upop_ray import run
+from upop_ray.config import parse
 from upop_ray.store import Store
 
 TIMEOUT = 180
 
 
+def settings(root: Path, store: str) -> dict[str, Any]:
+    return tiny_values(root, store=store, search={"epochs": 4}, retrain={"epochs": 4})
+
+
 def start(root: Path, store: str) -> subprocess.Popen[str]:
     """The command on a file, with a store relative to the folder it is called in; many steps, to be disturbed."""
-    values = tiny_values(root, store=store, search={"epochs": 4}, retrain={"epochs": 4})
-    (root / "experiment.yaml").write_text(yaml.safe_dump(values))
+    (root / "experiment.yaml").write_text(yaml.safe_dump(settings(root, store)))
     command = [sys.executable, "-m", "upop_ray.sweep", str(root / "experiment.yaml")]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
@@ -48,10 +53,7 @@ def metrics(root: Path, store: str) -> Any:
 
 
 def test_interrupted_or_robbed_of_a_worker_it_ends_as_if_undisturbed(tmp_path: Path) -> None:
-    undisturbed = start(tmp_path, "undisturbed")
-    output, _ = undisturbed.communicate(timeout=TIMEOUT)
-    assert undisturbed.returncode == 0, output
-    expected = metrics(tmp_path, "undisturbed")
+    undisturbed = run.run(parse(settings(tmp_path, str(tmp_path / "undisturbed"))))
 
     stopped = start(tmp_path, "stopped")
     first_checkpoint(tmp_path, "stopped")
@@ -68,7 +70,7 @@ def test_interrupted_or_robbed_of_a_worker_it_ends_as_if_undisturbed(tmp_path: P
     output, _ = robbed.communicate(timeout=TIMEOUT)
     assert robbed.returncode == 0, output
     found = metrics(tmp_path, "stopped")
-    assert found["metrics"] == expected["metrics"] and found["kept_units"] == expected["kept_units"]
+    assert found["metrics"] == undisturbed["metrics"] and found["kept_units"] == undisturbed["kept_units"]
     assert found["attempt"] == 2
 
 
