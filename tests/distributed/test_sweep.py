@@ -117,6 +117,17 @@ def test_a_failing_point_is_listed_with_its_cause_and_the_others_finish(root: Pa
     assert "search.floor=12" in result.rows[1].cause
 
 
+def test_early_stopping_ends_poor_points_and_resubmitting_leaves_them(root: Path) -> None:
+    sweep = {"seeds": [0, 1, 2, 3], "early_stopping": {"grace_epochs": 1, "reduction": 2}}
+    experiment = tiny_experiment(root, name="halving", retrain={"epochs": 4, "learning_rate": 1e-3}, sweep=sweep)
+    result = run_sweep(experiment)
+    states = [row.state for row in result.rows]
+    assert result.exit_code == 0
+    assert set(states) == {"finished", "stopped"} and len(states) == 4
+    again = run_sweep(experiment)
+    assert (again.computed, again.reused, [row.state for row in again.rows]) == (0, 4, states)
+
+
 def test_more_workers_than_the_cluster_has_are_refused_at_once(root: Path) -> None:
     with pytest.raises(ConfigError, match=r"replica\.workers: 4 workers of 1 CPU asked, the cluster has room for 2"):
         run_sweep(tiny_experiment(root, name="large", search={"ratio": 0.41}, replica={"workers": 4}))

@@ -84,6 +84,7 @@ class Replica:
         :raises ReplicaError: they are not up within ``settings.timeout`` seconds
         """
         self._settings = settings
+        self._ahead: list[Any] = []
         actor = ray.remote(Worker)
         self.workers = [
             actor.options(
@@ -105,17 +106,22 @@ class Replica:
 
     def start(self, values: dict[str, Any], attempt: int) -> None:
         """Make a point ready on every worker."""
+        self._ahead = []
         self._together([worker.start.remote(values, attempt) for worker in self.workers])
 
     def advance(self) -> Progress:
-        """Go on to the next report and return that of rank 0.
+        """Go on to the next report and return that of rank 0; the workers go on while it is looked at.
 
         :raises UpopError: the point cannot be computed
         :raises ReplicaError: a worker died, or did not report within ``settings.timeout`` seconds
         """
-        progress = self._together([worker.advance.remote() for worker in self.workers])[0]
+        progress = self._together(self._ahead or self._advancing())[0]
         assert isinstance(progress, Progress)
+        self._ahead = self._advancing() if progress.manifest is None else []
         return progress
+
+    def _advancing(self) -> list[Any]:
+        return [worker.advance.remote() for worker in self.workers]
 
     def pids(self) -> list[int]:
         """Process ids of the workers, in rank order."""
