@@ -30,7 +30,7 @@ class _GatedLinearFunction(torch.autograd.Function):
             row_sums = rows.sum(0)
             grad_gate += row_sums.to(gate.dtype) * bias.to(gate.dtype)
             grad_bias = row_sums * gate.to(bias.dtype)
-        grad_x = grad_output @ _folded(weight, None, gate)[0] if ctx.needs_input_grad[0] else None
+        grad_x = (rows @ _folded(weight, None, gate)[0]).view_as(x) if ctx.needs_input_grad[0] else None
         return grad_x, product * scale, grad_bias, grad_gate
 
 

@@ -86,7 +86,9 @@ class MaskSearch:
         batch = task.batch(cursor, rank(), world_size())
         task.prepare(engine.gathered)
         loss = task.loss(engine.model, engine.forward, batch, cursor)
-        engine.backward(loss + self.gates.penalty(settings.penalty.model_dump()).to(loss))
+        weights = settings.penalty.model_dump()
+        # without weights the penalty is a constant that is not worth its backward pass
+        engine.backward(loss + self.gates.penalty(weights).to(loss) if any(weights.values()) else loss)
         engine.step(settings.learning_rate)
         return loss.item()
 
