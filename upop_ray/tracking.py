@@ -86,10 +86,6 @@ class TensorBoard:
             writer.add_summary(summary)  # type: ignore[no-untyped-call]
         self.scalars(0, metrics)
 
-    def text(self, tag: str, content: str) -> None:
-        """Add a Markdown text."""
-        self._writer.add_text(tag, content)  # type: ignore[no-untyped-call]
-
     def flush(self) -> None:
         """Make what was added visible."""
         self._writer.flush()  # type: ignore[no-untyped-call]

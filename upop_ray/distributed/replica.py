@@ -1,6 +1,5 @@
 """A replica: Ray actors that together hold one DeepSpeed-sharded model and go from point to point with it."""
 
-import os
 import socket
 import time
 from collections.abc import Iterator
@@ -63,10 +62,6 @@ class Worker:
         """Go on to the next report; every rank reports at the same steps."""
         return next(self._steps)
 
-    def pid(self) -> int:
-        """Process id, for tests and logs."""
-        return os.getpid()
-
     def leave(self) -> None:
         """Leave the process group, without which the process would abort at its exit."""
         self._steps = iter(())
@@ -122,10 +117,6 @@ class Replica:
 
     def _advancing(self) -> list[Any]:
         return [worker.advance.remote() for worker in self.workers]
-
-    def pids(self) -> list[int]:
-        """Process ids of the workers, in rank order."""
-        return self._together([worker.pid.remote() for worker in self.workers])
 
     def shut_down(self) -> None:
         """End the workers in an orderly way, or by force when one does not answer."""
