@@ -33,6 +33,8 @@ def point_hash(experiment: Experiment, data_hash: str, weights_hash: str) -> str
     """Content address of a point: settings, data and starting weights; 16 hex digits."""
     settings = point_settings(experiment)
     # the same content elsewhere is the same
-    del settings["model"]["path"], settings["data"]["path"]
+    for name in ("path", "processor", "size"):
+        del settings["model"][name]
+    del settings["data"]["path"]
     content = {"settings": settings, "data": data_hash, "weights": weights_hash}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -10,13 +10,14 @@ import torch
 
 from upop_ray import config, run
 from upop_ray.config import Experiment
-from upop_ray.data.image_text import Cursor
+from upop_ray.data.order import Cursor
 from upop_ray.distributed.controller import run_sweep
 from upop_ray.pruning.cost import unit_costs
 from upop_ray.pruning.gates import Gates
 from upop_ray.pruning.methods import METHODS
 from upop_ray.pruning.ranking import Ranking
 from upop_ray.training.engine import EngineSettings, LocalEngine
+from upop_ray.training.objective import Objective
 from upop_ray.training.prepared import Prepared, prepare
 from upop_ray.training.search import MaskSearch
 
@@ -36,14 +37,14 @@ def search_over_fine_tuning(prepared: Prepared) -> tuple[float, float]:
     gates.attach(gated_model)
     plain = LocalEngine(plain_model, settings)
     ranking = Ranking(sites, unit_costs(gated_model, sites, "params", 36))
-    search = MaskSearch(LocalEngine(gated_model, settings), gates, task, METHODS["upop"], ranking)
+    search = MaskSearch(LocalEngine(gated_model, settings), gates, Objective(task), METHODS["upop"], ranking)
     steps = search.run(experiment.search)
     times: tuple[list[float], list[float]] = ([], [])
     for index in range(ROUNDS):
         start = time.perf_counter()
         batch = task.batch(Cursor(0, index), 0, 1)
         loss = task.loss(plain_model, plain.forward, batch, Cursor(0, index))
-        plain.backward(loss)
+        plain.backward(loss.value)
         plain.step(1e-4)
         middle = time.perf_counter()
         next(steps)

@@ -10,15 +10,15 @@ from transformers import CLIPImageProcessorPil
 
 from upop_ray.data import augment
 from upop_ray.data.image_text import (
-    Cursor,
     ImageTextBatch,
     ImageTextBatches,
     ImageTextSplit,
-    Preprocessing,
     draw_caption,
     evaluation_pairs,
     load_image_text,
 )
+from upop_ray.data.images import Preprocessing
+from upop_ray.data.order import Cursor
 from upop_ray.data.shards import ShardedDataset, open_dataset
 from upop_ray.errors import ConfigError, DataError
 

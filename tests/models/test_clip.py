@@ -15,6 +15,7 @@ from transformers import BertConfig, BertModel, CLIPModel
 
 from upop_ray.errors import CheckpointError
 from upop_ray.models.clip import SPEC, SlicedCLIPModel, load_clip
+from upop_ray.models.spec import Source
 from upop_ray.pruning.compress import largest_difference
 from upop_ray.pruning.cost import count_parameters
 from upop_ray.pruning.gates import Gates
@@ -147,7 +148,7 @@ def test_a_saved_slice_loads_through_the_auto_classes_of_another_process(
 
 
 def test_load_gives_fp32_in_evaluation_mode_with_the_processor(clip: CLIPModel, clip_folder: Path) -> None:
-    model, processor = load_clip(clip_folder)
+    model, processor = load_clip(Source(clip_folder))
     assert not model.training and model.dtype == torch.float32
     assert all(torch.equal(value, clip.state_dict()[name]) for name, value in model.state_dict().items())
     assert processor.tokenizer(["abc"])["input_ids"] and processor.image_processor.crop_size["height"] == 32
@@ -160,7 +161,7 @@ def test_load_takes_an_exported_slice(
     shutil.copytree(clip_folder, folder)
     sliced = SPEC.sliced(clip, clip.state_dict(), random_keep(sites, 0.4))
     sliced.save_pretrained(folder)
-    model, _ = load_clip(folder)
+    model, _ = load_clip(Source(folder))
     assert isinstance(model, SlicedCLIPModel)
     assert difference(sliced, model, examples) < TOLERANCE
 
@@ -171,7 +172,7 @@ def broken_copy(clip_folder: Path, tmp_path: Path) -> Path:
 
 def assert_names_model_path(folder: Path) -> str:
     with pytest.raises(CheckpointError) as caught:
-        load_clip(folder)
+        load_clip(Source(folder))
     message = str(caught.value)
     assert message.startswith("model.path: ") and str(folder) in message and "\n" not in message
     return message
@@ -189,7 +190,7 @@ def test_a_folder_of_another_family_is_an_error(tmp_path: Path) -> None:
     size = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
     BertModel(BertConfig(vocab_size=8, **size)).save_pretrained(tmp_path)
     message = assert_names_model_path(tmp_path)
-    assert "'bert'" in message and "model.family: clip" in message
+    assert "'bert'" in message and "model.family needs 'clip'" in message
 
 
 def test_a_config_that_is_no_json_is_an_error(clip_folder: Path, tmp_path: Path) -> None:
@@ -237,7 +238,7 @@ def test_kept_units_of_unknown_sites_are_an_error(
     config["kept_units"]["vision.9.mlp"] = 3
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=r"vision\.9\.mlp"):
-        load_clip(folder)
+        load_clip(Source(folder))
 
 
 def test_a_folder_without_a_tokenizer_is_an_error(clip_folder: Path, tmp_path: Path) -> None:

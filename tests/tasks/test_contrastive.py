@@ -13,7 +13,7 @@ from tests.ranks import Ranks
 from upop_ray.config import Momentum
 from upop_ray.tasks.collective import average, gather, gather_with_gradient, rank, world_size
 from upop_ray.tasks.contrastive import Features, MomentumContrast, in_batch_loss, positives, temperature
-from upop_ray.tasks.retrieval import _encoded
+from upop_ray.tasks.evaluation import over_ranks
 
 ROWS, WIDTH = 8, 5
 TIGHT = {"rtol": 1e-10, "atol": 1e-12}
@@ -94,7 +94,7 @@ def collectives() -> dict[str, Any]:
 
 def encoded(sizes: list[int]) -> Tensor:
     batches = torch.arange(float(sum(sizes)))[:, None].split(sizes)
-    return _encoded(iter(batches), lambda batch: batch * 2)
+    return over_ranks(list(batches), lambda batch: batch * 2)
 
 
 def test_gathering_is_in_rank_order_and_sums_gradients(two_ranks: Ranks) -> None:

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from tests.golden_clip import FACTS, arrays, golden_model
 from upop_ray.config import Momentum, Optimizer, Search
-from upop_ray.data.image_text import Cursor, ImageTextBatch
+from upop_ray.data.image_text import ImageTextBatch
+from upop_ray.data.order import Cursor
 from upop_ray.models.clip import SPEC
 from upop_ray.pruning.compress import largest_difference
 from upop_ray.pruning.cost import count_parameters, unit_costs
@@ -17,6 +18,7 @@ from upop_ray.pruning.site import kept_counts
 from upop_ray.tasks.contrastive import MomentumContrast
 from upop_ray.tasks.retrieval import Retrieval, expose_temperature
 from upop_ray.training.engine import EngineSettings, LocalEngine
+from upop_ray.training.objective import Objective
 from upop_ray.training.search import MaskSearch
 
 
@@ -54,7 +56,7 @@ def golden_search(run: str) -> tuple[MaskSearch, Search]:
     optimizer = Optimizer(name="sgd", weight_decay=0.0)
     engine = LocalEngine(model, EngineSettings(optimizer, facts["lr"]))
     ranking = Ranking(sites, unit_costs(model, sites, "units", SPEC.paper_attention_cost), published=True)
-    return MaskSearch(engine, gates, task, METHODS["upop"], ranking), settings
+    return MaskSearch(engine, gates, Objective(task), METHODS["upop"], ranking), settings
 
 
 def outputs(model: nn.Module, dtype: torch.dtype) -> tuple[Tensor, ...]:

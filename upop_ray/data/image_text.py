@@ -1,23 +1,18 @@
-"""Batches of images with captions: drawn anew in training, fixed in evaluation.
+"""Images with captions: drawn anew in training, fixed in evaluation."""
 
-A training batch is a function of (seed, epoch, index) alone: there is no state to save, a cursor is all that a resumed
-run needs, and every rank takes its part of the same global batch whatever the world size.
-"""
-
-import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from upop_ray.data import augment
+from upop_ray.data.images import Preprocessing, decode_all
+from upop_ray.data.order import Cursor, Order, Rows
 from upop_ray.data.shards import ShardedDataset
-from upop_ray.errors import ConfigError, DataError
+from upop_ray.errors import DataError
 
 # texts -> (input_ids, attention_mask), both int64 (texts, T) with the same T for every call
 Tokenize = Callable[[list[str]], tuple[Tensor, Tensor]]
@@ -57,19 +52,6 @@ class ImageTextBatch:
     concept_ids: Tensor
 
 
-@dataclass(frozen=True)
-class Cursor:
-    """A place in the training data: the batch to take next."""
-
-    epoch: int = 0
-    index: int = 0
-
-    def next(self, steps_per_epoch: int) -> "Cursor":
-        """Return the place after this one."""
-        last = self.index + 1 >= steps_per_epoch
-        return Cursor(self.epoch + 1, 0) if last else Cursor(self.epoch, self.index + 1)
-
-
 def load_image_text(dataset: ShardedDataset, split: str) -> ImageTextSplit:
     """Read and decode a split.
 
@@ -79,27 +61,12 @@ def load_image_text(dataset: ShardedDataset, split: str) -> ImageTextSplit:
     concepts = table["concept"].to_pylist()
     ids = {concept: number for number, concept in enumerate(sorted(set(concepts)))}
     return ImageTextSplit(
-        images=_decode_all(table, f"{dataset.root}, split {split}"),
+        images=decode_all(table["image"].to_pylist(), f"{dataset.root}, split {split}"),
         concept_ids=torch.tensor([ids[concept] for concept in concepts]),
         labels=tuple(table["label"].to_pylist()),
         tags=tuple(map(tuple, table["tags"].to_pylist())),
         captions=tuple(map(tuple, table["captions"].to_pylist())),
     )
-
-
-def _decode_all(table: pa.Table, place: str) -> Tensor:
-    images = [_decode(content, f"{place}, row {row}") for row, content in enumerate(table["image"].to_pylist())]
-    sizes = {image.shape for image in images}
-    if len(sizes) != 1:
-        raise DataError(f"{place}: images must have one size, found {sorted(sizes)}")
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
-
-
-def _decode(content: bytes, place: str) -> np.ndarray:
-    try:
-        return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
-    except (UnidentifiedImageError, OSError, ValueError) as error:
-        raise DataError(f"{place}: not a readable image: {error}") from error
 
 
 def fixed_length(tokenizer: Any, length: int) -> Tokenize:
@@ -110,33 +77,6 @@ def fixed_length(tokenizer: Any, length: int) -> Tokenize:
         return encoded["input_ids"], encoded["attention_mask"]
 
     return tokenize
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """How pixels become model inputs.
-
-    :param image_size: side in pixels
-    :param mean: of each channel, for values in [0, 1]
-    :param std: standard deviation of each channel, likewise
-    """
-
-    image_size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def normalise(self, pixels: Tensor) -> Tensor:
-        """Map values in [0, 1], (b, 3, S, S), to what the model was trained on."""
-        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
-        return (pixels - mean) / std
-
-    def prepare(self, images: Tensor) -> Tensor:
-        """Map uint8 images (b, 3, H, W) to model inputs (b, 3, S, S), without augmentation."""
-        pixels = images.float() / 255
-        if pixels.shape[-1] != self.image_size or pixels.shape[-2] != self.image_size:
-            size = (self.image_size, self.image_size)
-            pixels = torch.nn.functional.interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0, 1)
-        return self.normalise(pixels)
 
 
 @dataclass(frozen=True)
@@ -159,46 +99,31 @@ class ImageTextBatches:
     augment: bool = True
 
     def __post_init__(self) -> None:
-        if not 0 < self.batch_size <= len(self.split):
-            cure = f"use 1 to {len(self.split)}, the size of the training split"
-            raise ConfigError("batch_size", f"got {self.batch_size}", cure)
+        # fails here rather than at the first step
+        _ = self.order
+
+    @cached_property
+    def order(self) -> Order:
+        """Which rows each step takes."""
+        return Order(len(self.split), self.batch_size, self.seed)
 
     def __len__(self) -> int:
-        return len(self.split) // self.batch_size
+        return len(self.order)
 
     def batch(self, epoch: int, index: int, rank: int = 0, world_size: int = 1) -> ImageTextBatch:
-        """Return the part of a rank of a global batch: the `rank`-th of `world_size` contiguous equal parts.
-
-        :param index: the step within the epoch, from 0 to `len(self) - 1`
-        :raises ConfigError: the batch cannot be divided by the world size
-        :raises IndexError: no such batch
-        """
-        if not 0 <= index < len(self):
-            raise IndexError(f"batch {index} of an epoch of {len(self)}")
-        if self.batch_size % world_size:
-            problem = f"{self.batch_size} cannot be divided by {world_size} workers"
-            raise ConfigError("batch_size", problem, f"use a multiple of {world_size}")
-        rows = self._order(epoch)[index * self.batch_size : (index + 1) * self.batch_size]
-        part = slice(rank * len(rows) // world_size, (rank + 1) * len(rows) // world_size)
-        # every rank draws for the global batch and keeps its part, so that the world size changes nothing
-        draws = np.random.default_rng([self.seed, epoch, index])
-        captions = [self._caption(int(row), draws) for row in rows][part]
-        pixels = self._pixels(torch.from_numpy(rows), part, draws)
+        """Return the part of a rank of a global batch; see :meth:`Order.step`."""
+        step = self.order.step(Cursor(epoch, index), rank, world_size)
+        captions = [self._caption(int(row), step.draws) for row in step.whole][step.part]
+        pixels = self._pixels(step)
         input_ids, attention_mask = self.tokenize(captions)
-        return ImageTextBatch(pixels, input_ids, attention_mask, self.split.concept_ids[torch.from_numpy(rows[part])])
-
-    def _order(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng([self.seed, epoch]).permutation(len(self.split))
+        return ImageTextBatch(pixels, input_ids, attention_mask, self.split.concept_ids[torch.from_numpy(step.own)])
 
     def _caption(self, row: int, draws: np.random.Generator) -> str:
         return draw_caption(self.split.labels[row], self.split.tags[row], draws)
 
-    def _pixels(self, rows: Tensor, part: slice, draws: np.random.Generator) -> Tensor:
-        if not self.augment:
-            return self.preprocessing.prepare(self.split.images[rows[part]])
-        changes = augment.draw(len(rows), draws)[part]
-        images = augment.apply(self.split.images[rows[part]], changes, self.preprocessing.image_size)
-        return self.preprocessing.normalise(images)
+    def _pixels(self, step: Rows) -> Tensor:
+        images = self.split.images[torch.from_numpy(step.own)]
+        return self.preprocessing.augmented(images, step) if self.augment else self.preprocessing.prepare(images)
 
 
 def draw_caption(label: str, tags: tuple[str, ...], draws: np.random.Generator) -> str:

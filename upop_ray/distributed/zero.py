@@ -94,7 +94,8 @@ class ZeroEngine:
         weights = {
             name: value.detach().cpu().clone() for name, value in self.model.state_dict().items() if name in buffers
         }
-        for name, parameter in self.model.named_parameters():
+        # tied parameters under each of their names, as in the model's own state dict
+        for name, parameter in self.model.named_parameters(remove_duplicate=False):
             master = parameter if self._stage == 0 else safe_get_full_fp32_param(parameter)
             weights[name] = self._shaped(name, master.detach().cpu().clone())
         return weights

@@ -1,32 +1,26 @@
 """CLIP: site map, loader and sliced model."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForZeroShotImageClassification,
-    AutoProcessor,
     CLIPConfig,
     CLIPModel,
     PreTrainedModel,
 )
 
-from upop_ray.errors import CheckpointError
-from upop_ray.models.spec import ModelSpec
-from upop_ray.pruning.compress import resize, sliced_state
-from upop_ray.pruning.site import Keep, Site, Slot, Tower, kept_counts
-
-TOWERS: tuple[tuple[Tower, str], ...] = (("vision", "vision_model"), ("language", "text_model"))
-#: how site names call the towers
-SITE_PREFIX = {"vision": "vision", "language": "text"}
-#: either holds a whole vocabulary
-TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
+from upop_ray.models.clip_names import load_openai_clip
+from upop_ray.models.layers import Encoder, encoder_sites
+from upop_ray.models.loading import load_folder, load_processor, with_image_size
+from upop_ray.models.sliced import narrow_heads, slice_into
+from upop_ray.models.spec import ModelSpec, Size, Source
+from upop_ray.pruning.cost import count_macs, count_parameters
+from upop_ray.pruning.site import Keep, Site
 
 
 class SlicedCLIPConfig(CLIPConfig):
@@ -47,17 +41,7 @@ class SlicedCLIPModel(CLIPModel):
 
     def __init__(self, config: SlicedCLIPConfig) -> None:
         super().__init__(config)
-        dense_sites = clip_sites(self)
-        kept = dict(config.kept_units or {})
-        unknown = set(kept) - {site.name for site in dense_sites}
-        if unknown:
-            raise CheckpointError(f"config.json: kept_units names sites the model lacks: {sorted(unknown)[:3]}")
-        kept = {site.name: kept.get(site.name, site.units) for site in dense_sites}
-        resize(self, dense_sites, kept)
-        for site in dense_sites:
-            if site.kind == "attention":
-                # view() widths follow head_dim; self.scale stays that of the dense width
-                self.get_submodule(site.producers[0].module.rpartition(".")[0]).head_dim = kept[site.name]
+        narrow_heads(self, clip_sites(self), config.kept_units)
 
 
 def register() -> None:
@@ -67,81 +51,36 @@ def register() -> None:
     AutoModelForZeroShotImageClassification.register(SlicedCLIPConfig, SlicedCLIPModel, exist_ok=True)
 
 
-def load_clip(path: Path | str) -> tuple[PreTrainedModel, Any]:
-    """Load a CLIP (dense or sliced before) in fp32 with its processor.
+def load_clip(source: Source) -> tuple[PreTrainedModel, Any]:
+    """Load a CLIP in fp32 with its processor: a folder (dense or sliced before), or a file with OpenAI's names.
 
-    :raises CheckpointError: the folder is missing, is not a CLIP, or lacks weights
+    :raises CheckpointError: the checkpoint is missing, is not a CLIP, or lacks weights
     """
-    try:
-        config = AutoConfig.from_pretrained(path)
-        if config.model_type not in (CLIPConfig.model_type, SlicedCLIPConfig.model_type):
-            raise CheckpointError(
-                f"model.path: {path} holds a {config.model_type!r} model, model.family: clip needs 'clip'; "
-                "choose the family of the checkpoint"
-            )
-        model, report = AutoModel.from_pretrained(
-            path, dtype=torch.float32, output_loading_info=True, attn_implementation="sdpa"
-        )
-        processor = AutoProcessor.from_pretrained(path)
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise CheckpointError(f"model.path: cannot load {path}: {_first_line(error)}") from error
-    # transformers makes up an empty tokenizer, which reads every caption as the same
-    if Path(path).is_dir() and not any((Path(path) / name).is_file() for name in TOKENIZER_FILES):
-        raise CheckpointError(f"model.path: {path} holds no tokenizer; add its {' or '.join(TOKENIZER_FILES)}")
-    if report["missing_keys"] or report["unexpected_keys"]:
-        raise CheckpointError(
-            f"model.path: {path} does not fit its config; missing {sorted(report['missing_keys'])[:3]}, "
-            f"unexpected {sorted(report['unexpected_keys'])[:3]}"
-        )
-    return model.eval(), processor
+    if source.path.is_file():
+        model: PreTrainedModel = load_openai_clip(source.path)
+    else:
+        model = load_folder(AutoModel, source.path, (CLIPConfig.model_type, SlicedCLIPConfig.model_type))
+    processor = load_processor(source)
+    positions = "vision_model.embeddings.position_embedding.weight"
+    return with_image_size(model, source.image_size, positions, prefix=1), processor
 
 
 def clip_sites(model: nn.Module) -> tuple[Site, ...]:
     """Sites of a CLIP, vision tower first, attention before MLP in each layer."""
     assert isinstance(model, CLIPModel)
     vision, text = model.config.vision_config, model.config.text_config
-    tokens: Mapping[Tower, int] = {
-        "vision": (vision.image_size // vision.patch_size) ** 2 + 1,
-        "language": text.max_position_embeddings,
-    }
-    sites: list[Site] = []
-    for tower, module in TOWERS:
-        layers = getattr(model, module).encoder.layers
-        for index, layer in enumerate(layers):
-            path = f"{module}.encoder.layers.{index}"
-            sites += _layer_sites(layer, path, tower, f"{SITE_PREFIX[tower]}.{index}", tokens[tower])
-    return tuple(sites)
-
-
-def _layer_sites(layer: Any, path: str, tower: Tower, name: str, tokens: int) -> tuple[Site, Site]:
-    attention = layer.self_attn
-    heads = attention.num_heads
-    query, key, value, out = (Slot(f"{path}.self_attn.{part}_proj", heads, tokens) for part in ("q", "k", "v", "out"))
-    return (
-        Site(
-            f"{name}.attn", "attention", tower, attention.q_proj.out_features // heads,
-            producers=(query, key, value), consumers=(out,), product_macs=2 * heads * tokens * tokens,
-        ),
-        Site(
-            f"{name}.mlp", "mlp", tower, layer.mlp.fc1.out_features,
-            producers=(Slot(f"{path}.mlp.fc1", 1, tokens),), consumers=(Slot(f"{path}.mlp.fc2", 1, tokens),),
-        ),
-    )  # fmt: skip
+    image_tokens = (vision.image_size // vision.patch_size) ** 2 + 1
+    encoders = (
+        Encoder("vision_model.encoder.layers", "vision", "vision", vision.num_attention_heads, image_tokens),
+        Encoder("text_model.encoder.layers", "text", "language", text.num_attention_heads, text.max_position_embeddings),
+    )
+    return tuple(site for encoder in encoders for site in encoder_sites(model, encoder))
 
 
 def sliced_clip(model: nn.Module, state: Mapping[str, Tensor], keep: Keep) -> SlicedCLIPModel:
     """The smaller CLIP with the weights of ``state`` that ``keep`` leaves."""
     assert isinstance(model, CLIPModel)
-    # attention widths are views of hidden_size / heads in CLIPConfig, so the kept ones are listed beside it
-    settings = model.config.to_dict()
-    for key in ("model_type", "architectures", "kept_units", "transformers_version"):
-        settings.pop(key, None)
-    config = SlicedCLIPConfig(**settings, kept_units=kept_counts(keep))
-    config._attn_implementation = model.config._attn_implementation
-    sliced: SlicedCLIPModel = SlicedCLIPModel(config).to(state["logit_scale"].dtype)
-    sliced.load_state_dict(sliced_state(state, clip_sites(model), keep))
-    sliced.eval()
-    return sliced
+    return slice_into(SlicedCLIPModel, model, state, clip_sites(model), keep)
 
 
 def clip_example(model: nn.Module) -> dict[str, Tensor]:
@@ -162,15 +101,34 @@ def clip_outputs(model: nn.Module, example: Mapping[str, Tensor]) -> tuple[Tenso
     return output.image_embeds, output.text_embeds, output.logits_per_image
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+def published_clip(layers: int, width: int, text_width: int, image_size: int, patch_size: int) -> CLIPModel:
+    """A CLIP of OpenAI's shape with random weights; heads are 64 wide."""
+    text = {"hidden_size": text_width, "intermediate_size": 4 * text_width, "num_attention_heads": text_width // 64}
+    vision = {"hidden_size": width, "intermediate_size": 4 * width, "num_attention_heads": width // 64}
+    vision |= {"num_hidden_layers": layers, "image_size": image_size, "patch_size": patch_size}
+    # bos and eos as in OpenAI's files; eos 2 selects pooling at the largest id
+    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=text_width))
+
+
+def paper_size(model: nn.Module) -> Size:
+    """Online and momentum model together, as the paper's table counts them."""
+    macs = count_macs(model, clip_example(model))
+    return Size(2 * count_parameters(model), 2 * macs, "online and momentum model, one image and one caption")
 
 
 SPEC = ModelSpec(
+    tasks=("retrieval",),
     load=load_clip,
     sites=clip_sites,
     sliced=sliced_clip,
     example=clip_example,
     outputs=clip_outputs,
     paper_attention_cost=36,
+    published={
+        "base-32": lambda: published_clip(12, 768, 512, image_size=224, patch_size=32),
+        "base-16": lambda: published_clip(12, 768, 512, image_size=224, patch_size=16),
+        "large-14": lambda: published_clip(24, 1024, 768, image_size=224, patch_size=14),
+        "large-14-336": lambda: published_clip(24, 1024, 768, image_size=336, patch_size=14),
+    },
+    paper_size=paper_size,
 )

@@ -1,7 +1,7 @@
 """What the project has to know of a model family."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,49 @@ from upop_ray.pruning.site import Keep, Site
 
 
 @dataclass(frozen=True)
+class Source:
+    """Where a dense model is.
+
+    :param path: a transformers folder, or one file in the original format of the family
+    :param processor: folder with tokenizer and image processor, where ``path`` holds none
+    :param image_size: side of the images in pixels, where it differs from the checkpoint's
+    """
+
+    path: Path
+    processor: Path | None = None
+    image_size: int | None = None
+
+
+@dataclass(frozen=True)
+class Size:
+    """Parameters, and multiply-accumulates with a note of what they are counted over."""
+
+    parameters: int
+    macs: int
+    counted: str
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """A model family as a bag of callables; adding one is one file with one of these.
 
-    :param load: folder or hub name -> (dense model in fp32 and evaluation mode, its processor)
+    :param tasks: names of the tasks that it serves
+    :param load: source -> (dense model in fp32 and evaluation mode, its processor)
     :param sites: model -> its sites, in a fixed order
     :param sliced: (model, its state dict, masks) -> the smaller transformers model with the kept weights
     :param example: model -> keyword arguments of a forward pass on one example, on the model's device
     :param outputs: (model, keyword arguments) -> what must not change when the model is sliced
     :param paper_attention_cost: weight of an attention unit under ``budget: units``, where an MLP unit weighs 1
+    :param published: name of a published size -> the model of that size with random weights (also on the meta device)
+    :param paper_size: size of a dense model as the paper's tables count it (ALGORITHM, section 5), where that differs
     """
 
-    load: Callable[[Path | str], tuple[PreTrainedModel, Any]]
+    tasks: tuple[str, ...]
+    load: Callable[[Source], tuple[PreTrainedModel, Any]]
     sites: Callable[[nn.Module], tuple[Site, ...]]
     sliced: Callable[[nn.Module, Mapping[str, Tensor], Keep], PreTrainedModel]
     example: Callable[[nn.Module], dict[str, Tensor]]
     outputs: Callable[[nn.Module, Mapping[str, Tensor]], tuple[Tensor, ...]]
     paper_attention_cost: int
+    published: Mapping[str, Callable[[], PreTrainedModel]] = field(default_factory=dict)
+    paper_size: Callable[[nn.Module], Size] | None = None

@@ -35,15 +35,27 @@ def temperature(logit_scale: Tensor) -> Tensor:
     return bounded.exp()
 
 
+def in_batch_logits(features: Features, scale: Tensor) -> Tensor:
+    """Similarities of a rank's images, then of its texts, with those of the global batch: (2 b, batch)."""
+    image_to_text = scale * features.image @ gather_with_gradient(features.text).t()
+    text_to_image = scale * features.text @ gather_with_gradient(features.image).t()
+    return torch.cat([image_to_text, text_to_image])
+
+
+def in_batch_targets(identity: Tensor) -> Tensor:
+    """Targets of :func:`in_batch_logits`, soft where examples share their identity: (2 b, batch).
+
+    :param identity: (b,) int64, of this rank's rows
+    """
+    return positives(identity, gather(identity)).repeat(2, 1)
+
+
 def in_batch_loss(features: Features, scale: Tensor) -> Tensor:
-    """Symmetric contrastive loss of the global batch, with soft targets where examples share their identity.
+    """Symmetric contrastive loss of the global batch.
 
     Each rank averages over its own rows; the mean over ranks is the loss of the global batch.
     """
-    targets = positives(features.identity, gather(features.identity))
-    image_to_text = scale * features.image @ gather_with_gradient(features.text).t()
-    text_to_image = scale * features.text @ gather_with_gradient(features.image).t()
-    return (soft_cross_entropy(image_to_text, targets) + soft_cross_entropy(text_to_image, targets)) / 2
+    return soft_cross_entropy(in_batch_logits(features, scale), in_batch_targets(features.identity))
 
 
 def positives(identity: Tensor, candidates: Tensor) -> Tensor:

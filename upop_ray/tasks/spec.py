@@ -2,18 +2,31 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from upop_ray.data.image_text import Cursor
+from upop_ray.data.order import Cursor
 
 #: makes all parameters of a (sharded) model readable while it is entered
 Gathered = Callable[[], AbstractContextManager[Mapping[str, Tensor]]]
 
 
+@dataclass(frozen=True)
+class Loss:
+    """Loss of a rank's rows, and what a teacher can be compared with.
+
+    :param value: its mean over ranks is the loss of the global batch
+    :param logits: (n, classes), rows of unnormalised log-probabilities; -inf where a class is not possible
+    """
+
+    value: Tensor
+    logits: Tensor
+
+
 class Task(Protocol):
-    """One task over one data set.
+    """One task over one data set; made of (experiment, data set, processor, dense model).
 
     :cvar headline: name of the metric that curves show and that choices are made on; higher is better
     """
@@ -32,11 +45,14 @@ class Task(Protocol):
     def prepare(self, gathered: Gathered) -> None:
         """Called before each step, for what needs the online weights."""
 
-    def loss(self, model: nn.Module, forward: Callable[..., Any], batch: Any, cursor: Cursor) -> Tensor:
-        """Loss of this rank's rows; its mean over ranks is the loss of the global batch.
+    def loss(self, model: nn.Module, forward: Callable[..., Any], batch: Any, cursor: Cursor) -> Loss:
+        """Loss of this rank's rows.
 
         :param forward: the model as it has to be called (the engine, when there is one)
         """
+
+    def logits(self, teacher: nn.Module, batch: Any) -> Tensor:
+        """What :meth:`loss` gives as logits, by another plain model of the family; called without gradients."""
 
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
         """Metrics of a plain model on ``validation`` or ``test``, the same on every rank."""

@@ -24,6 +24,7 @@ from upop_ray.tracking import MetricRows
 from upop_ray.training.checkpoint import Attempt, Checkpoint, latest_checkpoint, named
 from upop_ray.training.engine import Engine, EngineFactory, EngineSettings
 from upop_ray.training.finish import Outcome, dense_facts, finish
+from upop_ray.training.objective import Objective
 from upop_ray.training.prepared import Prepared
 from upop_ray.training.retrain import retrain
 from upop_ray.training.search import MaskSearch, Step
@@ -152,7 +153,7 @@ class Point:
         gates = Gates(model, self.sites)
         gates.attach(model)
         engine = self._engine(model, settings.learning_rate)
-        search = MaskSearch(engine, gates, self.task, self.method, self.ranking)
+        search = MaskSearch(engine, gates, self._objective(), self.method, self.ranking)
         first = 0
         if checkpoint is not None:
             first = checkpoint.step
@@ -223,7 +224,7 @@ class Point:
         self._last_report = (time.monotonic(), first)
         self._watch.lap("start")
         with closing(engine):
-            for step in retrain(engine, self.task, settings, epochs, first):
+            for step in retrain(engine, self._objective(), settings, epochs, first):
                 self._watch.lap("retrain")
                 done = step.step + 1
                 yield from self._after(step, "retrain", steps, {})
@@ -235,8 +236,16 @@ class Point:
             return self._plain(engine, sliced)
 
     def _engine(self, model: torch.nn.Module, learning_rate: float) -> Engine:
+        # ranks drop out different units; everything before is equal on all of them
+        torch.manual_seed(self.experiment.seed + (rank() << 32))
         settings = EngineSettings(self.experiment.optimizer, learning_rate, self.experiment.precision)
         return self.host.engine(model, settings)
+
+    def _objective(self) -> Objective:
+        settings = self.experiment.distill
+        if settings.weight == 0:
+            return Objective(self.task)
+        return Objective(self.task, settings, copy.deepcopy(self.prepared.model).to(self.host.device))
 
     def _plain(self, engine: Engine, sliced: PreTrainedModel) -> PreTrainedModel:
         """The engine's model as it would be exported: whole, in fp32."""

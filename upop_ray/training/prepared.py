@@ -1,6 +1,7 @@
 """What a point starts from: dense model, data and task, read once in a process and shared by its points."""
 
 import hashlib
+import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -8,26 +9,20 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from upop_ray.config import Experiment
+from upop_ray.config import Experiment, Model
 from upop_ray.data.checkpoints import resolve_checkpoint
 from upop_ray.data.shards import ShardedDataset, open_dataset
 from upop_ray.errors import CheckpointError
 from upop_ray.identity import point_hash
-from upop_ray.models import MODELS
-from upop_ray.models.spec import ModelSpec
+from upop_ray.models import MODELS, family
+from upop_ray.models.spec import ModelSpec, Source
 from upop_ray.tasks import TASKS
 from upop_ray.tasks.spec import Task
 
 #: files that decide what a checkpoint computes
-_WEIGHT_FILES = (
-    "*.safetensors",
-    "*.bin",
-    "config.json",
-    "tokenizer*",
-    "vocab*",
-    "merges.txt",
-    "*processor_config.json",
-)
+_PROCESSOR_FILES = ("tokenizer*", "vocab*", "merges.txt", "*processor_config.json")
+_WEIGHT_FILES = ("*.safetensors", "*.bin", "config.json", *_PROCESSOR_FILES)
+_WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 
 
 @dataclass(frozen=True)
@@ -58,8 +53,8 @@ def prepare(experiment: Experiment) -> Prepared:
     :raises CheckpointError: the model cannot be loaded
     :raises DataError: the data cannot be opened
     """
-    spec = MODELS[experiment.model.family]
-    model, processor = _dense(experiment.model.family, experiment.model.path)
+    spec = family(experiment.model.family, experiment.task.name)
+    model, processor = _dense(experiment.model)
     dataset = _dataset(experiment.data.path)
     address, dense = content_addresses(experiment)
     return Prepared(experiment, spec, model, processor, dataset, address, dense)
@@ -71,22 +66,25 @@ def content_addresses(experiment: Experiment) -> tuple[str, str]:
     :raises CheckpointError: the checkpoint is missing
     :raises DataError: the data set is missing
     """
-    data, weights = _dataset(experiment.data.path).content_hash, weights_hash(experiment.model.path)
-    task = experiment.task.name
-    dense = hashlib.sha256(f"{data} {weights} {task}".encode()).hexdigest()[:16]
+    family(experiment.model.family, experiment.task.name)
+    data, weights = _dataset(experiment.data.path).content_hash, weights_hash(experiment.model)
+    evaluation = json.dumps([experiment.task.model_dump(mode="json"), experiment.model.image_size])
+    dense = hashlib.sha256(f"{data} {weights} {evaluation}".encode()).hexdigest()[:16]
     return point_hash(experiment, data, weights), dense
 
 
 @lru_cache(maxsize=8)
-def weights_hash(path: str) -> str:
+def weights_hash(model: Model) -> str:
     """Hash of the files of a checkpoint that decide what it computes.
 
-    :raises CheckpointError: no folder, and no model of that name that can be fetched
+    :raises CheckpointError: no folder or file, and no model of that name that can be fetched
     """
-    folder = _folder(resolve_checkpoint(path))
-    files = sorted({file for pattern in _WEIGHT_FILES for file in folder.glob(pattern)})
-    if not any(file.suffix in (".safetensors", ".bin") for file in files):
-        raise CheckpointError(f"model.path: {path} holds no weights (*.safetensors); give a transformers folder")
+    source = _source(model)
+    files = [source.path] if source.path.is_file() else _files(source.path)
+    if not any(file.suffix in _WEIGHT_SUFFIXES for file in files):
+        raise CheckpointError(f"model.path: {model.path} holds no weights (*.safetensors); give a transformers folder")
+    if source.processor is not None:
+        files += _files(source.processor, _PROCESSOR_FILES)
     digest = hashlib.sha256()
     for file in files:
         digest.update(f"{file.name} ".encode())
@@ -95,9 +93,19 @@ def weights_hash(path: str) -> str:
     return digest.hexdigest()
 
 
+def _files(folder: Path, patterns: tuple[str, ...] | None = None) -> list[Path]:
+    return sorted({file for pattern in patterns or _WEIGHT_FILES for file in folder.glob(pattern)})
+
+
+def _source(model: Model) -> Source:
+    processor = None if model.processor is None else _folder(resolve_checkpoint(model.processor), "model.processor")
+    path = resolve_checkpoint(model.path)
+    return Source(Path(path) if Path(path).is_file() else _folder(path, "model.path"), processor, model.image_size)
+
+
 @lru_cache(maxsize=2)
-def _dense(family: str, path: str) -> tuple[PreTrainedModel, Any]:
-    return MODELS[family].load(_folder(resolve_checkpoint(path)))
+def _dense(model: Model) -> tuple[PreTrainedModel, Any]:
+    return MODELS[model.family].load(_source(model))
 
 
 @lru_cache(maxsize=8)
@@ -105,7 +113,7 @@ def _dataset(path: str) -> ShardedDataset:
     return open_dataset(path)
 
 
-def _folder(path: str) -> Path:
+def _folder(path: str, field: str) -> Path:
     if Path(path).is_dir():
         return Path(path)
     from huggingface_hub import snapshot_download
@@ -116,6 +124,6 @@ def _folder(path: str) -> Path:
     except (OSError, HFValidationError) as error:
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(
-            f"model.path: {path} is no folder, and no model of that name can be fetched ({reason}); "
+            f"{field}: {path} is no folder, and no model of that name can be fetched ({reason}); "
             "give a transformers folder or a hub name"
         ) from error

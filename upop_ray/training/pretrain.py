@@ -24,11 +24,11 @@ from upop_ray.data.image_text import (
     ImageTextBatch,
     ImageTextBatches,
     ImageTextSplit,
-    Preprocessing,
     evaluation_pairs,
     fixed_length,
     load_image_text,
 )
+from upop_ray.data.images import Preprocessing
 from upop_ray.data.shards import ShardedDataset, open_dataset
 from upop_ray.tasks.contrastive import LOGIT_SCALE_BOUNDS, Features, in_batch_loss, temperature
 from upop_ray.tasks.retrieval import evaluate_pairs

@@ -3,23 +3,18 @@
 from collections.abc import Iterator
 
 from upop_ray.config import Retrain
-from upop_ray.data.image_text import Cursor
 from upop_ray.pruning.schedule import cosine
-from upop_ray.tasks.collective import rank, world_size
-from upop_ray.tasks.spec import Task
 from upop_ray.training.engine import Engine
+from upop_ray.training.objective import Objective
 from upop_ray.training.search import Step
 
 
-def retrain(engine: Engine, task: Task, settings: Retrain, epochs: int, first: int = 0) -> Iterator[Step]:
+def retrain(engine: Engine, objective: Objective, settings: Retrain, epochs: int, first: int = 0) -> Iterator[Step]:
     """Take the steps from ``first`` to the end of ``epochs``."""
-    per_epoch = task.steps_per_epoch()
+    per_epoch = objective.task.steps_per_epoch()
     for step in range(first, epochs * per_epoch):
-        cursor = Cursor(*divmod(step, per_epoch))
         rate = learning_rate(settings, step, per_epoch, epochs)
-        batch = task.batch(cursor, rank(), world_size())
-        task.prepare(engine.gathered)
-        loss = task.loss(engine.model, engine.forward, batch, cursor)
+        loss = objective(engine, step)
         engine.backward(loss)
         engine.step(rate)
         yield Step(step, loss.item(), rate)

@@ -7,15 +7,14 @@ import torch
 from torch import Tensor
 
 from upop_ray.config import Search
-from upop_ray.data.image_text import Cursor
 from upop_ray.pruning.gates import Gates
 from upop_ray.pruning.methods import Method, searched_masks
 from upop_ray.pruning.ranking import Ranking
 from upop_ray.pruning.schedule import is_update, removed_gate, removed_ratio
 from upop_ray.pruning.site import keep_all
-from upop_ray.tasks.collective import average, rank, world_size
-from upop_ray.tasks.spec import Task
+from upop_ray.tasks.collective import average
 from upop_ray.training.engine import Engine
+from upop_ray.training.objective import Objective
 
 
 @dataclass(frozen=True)
@@ -34,15 +33,15 @@ class MaskSearch:
     :ivar keep: the masks of the last update, all True before the first
     """
 
-    def __init__(self, engine: Engine, gates: Gates, task: Task, method: Method, ranking: Ranking) -> None:
-        self.engine, self.gates, self.task = engine, gates, task
+    def __init__(self, engine: Engine, gates: Gates, objective: Objective, method: Method, ranking: Ranking) -> None:
+        self.engine, self.gates, self.objective = engine, gates, objective
         self.method, self.ranking = method, ranking
         self.keep = keep_all(ranking.sites)
         self._gate_optimizer: torch.optim.Optimizer | None = None
 
     def run(self, settings: Search, first: int = 0) -> Iterator[Step]:
         """Take the steps from ``first`` on; the gates are 0 or 1 (or learned and 0) after the last one."""
-        steps = settings.epochs * self.task.steps_per_epoch()
+        steps = settings.epochs * self.objective.task.steps_per_epoch()
         if self.method.learns_gates and self._gate_optimizer is None:
             self._gate_optimizer = torch.optim.Adam(self.gates.tensors.values(), lr=settings.gate_learning_rate)
         for step in range(first, steps):
@@ -81,11 +80,7 @@ class MaskSearch:
                 self._gate_optimizer.state[self.gates.tensors[name]][entry] = value.clone()
 
     def _train(self, step: int, settings: Search) -> float:
-        task, engine = self.task, self.engine
-        cursor = Cursor(*divmod(step, task.steps_per_epoch()))
-        batch = task.batch(cursor, rank(), world_size())
-        task.prepare(engine.gathered)
-        loss = task.loss(engine.model, engine.forward, batch, cursor)
+        engine, loss = self.engine, self.objective(self.engine, step)
         weights = settings.penalty.model_dump()
         # without weights the penalty is a constant that is not worth its backward pass
         engine.backward(loss + self.gates.penalty(weights).to(loss) if any(weights.values()) else loss)

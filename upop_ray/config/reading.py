@@ -1,0 +1,100 @@
+"""From YAML and overrides to a validated experiment."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from upop_ray.config.experiment import Experiment
+from upop_ray.errors import ConfigError
+from upop_ray.problems import first_problem
+
+_PACKAGE = Path(__file__).parent.parent
+#: beside the package in a checkout, inside it when installed
+_EXPERIMENTS = (_PACKAGE.parent / "experiments", _PACKAGE / "experiments")
+BUILTIN_EXPERIMENT = next((f for f in _EXPERIMENTS if f.is_dir()), _EXPERIMENTS[0]) / "builtin_clip.yaml"
+
+
+def load(path: Path | str | None = None, overrides: Sequence[str] = ()) -> Experiment:
+    """Read an experiment and apply overrides.
+
+    :param path: a YAML file; None is the built-in experiment
+    :param overrides: ``a.b=c``, the value read as YAML
+    :raises ConfigError: with the field, the value and the cure
+    """
+    values = _read_yaml(Path(path) if path is not None else BUILTIN_EXPERIMENT)
+    for override in overrides:
+        field, separator, text = override.partition("=")
+        if not separator or not field:
+            raise ConfigError(override, "is not an override", "write setting=value, for example search.ratio=0.5")
+        set_field(values, field, _parse_value(field, text))
+    return parse(values)
+
+
+def parse(values: Mapping[str, Any]) -> Experiment:
+    """Validate plain values into an experiment.
+
+    :raises ConfigError: names the first wrong field
+    """
+    try:
+        return Experiment.model_validate(values)
+    except ValidationError as error:
+        raise first_problem(error, Experiment) from error
+
+
+def replaced(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
+    """A copy with dotted settings replaced, validated again."""
+    values = experiment.model_dump(mode="json")
+    for field, value in changes.items():
+        set_field(values, field, value)
+    return parse(values)
+
+
+def set_field(values: dict[str, Any], field: str, value: Any) -> None:
+    """Set the dotted ``field`` inside nested dicts.
+
+    :raises ConfigError: the path goes through something that is not a group of settings
+    """
+    *groups, last = field.split(".")
+    for depth, group in enumerate(groups):
+        inner = values.setdefault(group, {})
+        if inner is None:
+            inner = values[group] = {}
+        if not isinstance(inner, dict):
+            parent = ".".join(groups[: depth + 1])
+            raise ConfigError(field, f"{parent} is a value, not a group of settings", f"set {parent} itself")
+        values = inner
+    values[last] = value
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which 1e-4 is a number; YAML 1.1 reads it as text."""
+
+
+_SIGNS = list("-+0123456789")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), _SIGNS)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.load(path.read_text(), _Loader)
+    except OSError as error:
+        raise ConfigError(
+            str(path), f"cannot be read ({error.strerror})", "give the path of an experiment YAML"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        problem = " ".join(str(error).split())
+        raise ConfigError(str(path), f"is not YAML: {problem}", "correct the file") from error
+    if values is not None and not isinstance(values, dict):
+        raise ConfigError(str(path), f"holds a {type(values).__name__}", "an experiment is a mapping of settings")
+    return values or {}
+
+
+def _parse_value(field: str, text: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(field, f"{text!r} is not a YAML value", "quote it or correct it") from error

@@ -1,0 +1,67 @@
+"""What the sliced classes of all families share: a config that lists the kept width of each site."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from upop_ray.errors import CheckpointError
+from upop_ray.pruning.compress import resize, sliced_state
+from upop_ray.pruning.site import Keep, Site, kept_counts
+
+SlicedModel = TypeVar("SlicedModel", bound=PreTrainedModel)
+
+#: entries of a config that belong to the class it came from
+_OF_THE_CLASS = ("model_type", "architectures", "kept_units", "transformers_version")
+
+
+def narrow(model: nn.Module, sites: tuple[Site, ...], kept_units: Mapping[str, int] | None) -> dict[str, int]:
+    """Give a dense model, in place, the widths that a sliced model's config lists; weights are new.
+
+    :param kept_units: ``config.kept_units``; sites that it does not name stay whole
+    :returns: the width of every site, by which the family sets what its attention reshapes with
+    :raises CheckpointError: it names sites that the model lacks
+    """
+    unknown = set(kept_units or {}) - {site.name for site in sites}
+    if unknown:
+        raise CheckpointError(f"config.json: kept_units names sites the model lacks: {sorted(unknown)[:3]}")
+    kept = {site.name: site.units for site in sites} | dict(kept_units or {})
+    resize(model, sites, kept)
+    return kept
+
+
+def narrow_heads(model: nn.Module, sites: tuple[Site, ...], kept_units: Mapping[str, int] | None) -> None:
+    """:func:`narrow`, where attention reshapes by ``head_dim`` and keeps the softmax scale of the dense width apart.
+
+    :raises CheckpointError: as :func:`narrow`
+    """
+    kept = narrow(model, sites, kept_units)
+    for site in sites:
+        if site.kind == "attention":
+            attention: Any = model.get_submodule(site.producers[0].module.rpartition(".")[0])
+            attention.head_dim = kept[site.name]
+
+
+def slice_into(
+    target: type[SlicedModel],
+    model: PreTrainedModel,
+    state: Mapping[str, Tensor],
+    sites: tuple[Site, ...],
+    keep: Keep,
+    adapt: Callable[[dict[str, Tensor]], None] = lambda state: None,
+) -> SlicedModel:
+    """The smaller model with the weights of ``state`` that ``keep`` leaves, in evaluation mode.
+
+    :param target: the family's sliced class, whose ``config_class`` has ``kept_units``
+    :param adapt: changes the sliced state dict in place, where the family computes with the kept width
+    """
+    settings = {k: v for k, v in model.config.to_dict().items() if k not in _OF_THE_CLASS}
+    config: PreTrainedConfig = target.config_class(**settings, kept_units=kept_counts(keep))  # type: ignore[misc]
+    config._attn_implementation = model.config._attn_implementation
+    sliced_weights = sliced_state(state, sites, keep)
+    adapt(sliced_weights)
+    sliced: SlicedModel = target(config).to(next(iter(sliced_weights.values())).dtype)
+    sliced.load_state_dict(sliced_weights)
+    sliced.eval()
+    return sliced

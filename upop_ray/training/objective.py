@@ -1,0 +1,54 @@
+"""What a training step minimises: the task's loss, and the distance to the dense model where that teaches."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from upop_ray.config import Distillation
+from upop_ray.data.order import Cursor
+from upop_ray.tasks.collective import rank, world_size
+from upop_ray.tasks.spec import Loss, Task
+from upop_ray.training.engine import Engine
+
+
+class Objective:
+    """Loss of a task, with distillation from the dense model where its weight is not 0 (Hinton et al., 2015)."""
+
+    def __init__(self, task: Task, settings: Distillation | None = None, teacher: nn.Module | None = None) -> None:
+        """Keep the task.
+
+        :param teacher: the dense model on the device of training, needed where ``settings.weight`` is not 0
+        """
+        self.task = task
+        self.settings = settings or Distillation()
+        self._teacher = None if teacher is None else teacher.eval().requires_grad_(False)
+
+    def __call__(self, engine: Engine, step: int) -> Tensor:
+        """Loss of this rank's rows at a step counted from the start of the phase."""
+        task = self.task
+        cursor = Cursor(*divmod(step, task.steps_per_epoch()))
+        batch = task.batch(cursor, rank(), world_size())
+        task.prepare(engine.gathered)
+        loss = task.loss(engine.model, engine.forward, batch, cursor)
+        return loss.value if self._teacher is None else loss.value + self._distance(loss, batch)
+
+    def _distance(self, loss: Loss, batch: Any) -> Tensor:
+        assert self._teacher is not None
+        with torch.no_grad():
+            soft = self.task.logits(self._teacher, batch)
+        return self.settings.weight * divergence(loss.logits, soft, self.settings.temperature)
+
+
+def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """``temperature^2 * KL(teacher || student)`` of softened rows, mean over rows.
+
+    :param student: (n, classes) logits; -inf where a class is not possible, for both
+    :param teacher: likewise
+    """
+    possible = torch.isfinite(teacher)
+    log_student = functional.log_softmax(student.float() / temperature, 1).masked_fill(~possible, 0)
+    log_teacher = functional.log_softmax(teacher.float() / temperature, 1)
+    terms = log_teacher.exp() * (log_teacher.masked_fill(~possible, 0) - log_student)
+    return temperature**2 * terms.sum(1).mean()
