@@ -24,7 +24,7 @@ ALLOWED = {
     "models": {"pruning", "errors"},
     "data": {"errors"},
     "tasks": {"data", "config", "errors"},
-    "training": {"tasks", "models", "data", "pruning", "store", "tracking", "identity", "config", "errors"},
+    "training": {"terminal", "tasks", "models", "data", "pruning", "store", "tracking", "identity", "config", "errors"},
     "distributed": {"training", "tasks", "models", "data", "pruning", "reporting", *LEAVES},
     "reporting": {"store", "tracking", "errors"},
     # importing the package makes sliced models known to transformers

@@ -1,6 +1,5 @@
 """The sliced CLIP: exactly the masked one, and a transformers model like any other."""
 
-import copy
 import json
 import shutil
 import subprocess
@@ -10,39 +9,25 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import BertConfig, BertModel, CLIPModel
 
+from tests import slicing
+from tests.slicing import TOLERANCE, random_keep
 from upop_ray.errors import CheckpointError
 from upop_ray.models.clip import SPEC, SlicedCLIPModel, load_clip
 from upop_ray.models.spec import Source
 from upop_ray.pruning.compress import largest_difference
 from upop_ray.pruning.cost import count_parameters
-from upop_ray.pruning.gates import Gates
 from upop_ray.pruning.site import Keep, Site, kept_counts
 
-TOLERANCE = 1e-5
+
+def masked(model: CLIPModel, keep: Keep) -> nn.Module:
+    return slicing.masked(SPEC, model, keep)
 
 
-def random_keep(sites: tuple[Site, ...], share: float, seed: int = 0) -> dict[str, Tensor]:
-    """About ``share`` of each site, and at least one unit."""
-    generator = torch.Generator().manual_seed(seed)
-    order = {site.name: torch.randperm(site.units, generator=generator) for site in sites}
-    return {site.name: order[site.name] < max(1, round(share * site.units)) for site in sites}
-
-
-def masked(model: CLIPModel, keep: Keep) -> CLIPModel:
-    """A copy that multiplies what ``keep`` removes by zero."""
-    model = copy.deepcopy(model)
-    gates = Gates(model, SPEC.sites(model))
-    gates.attach(model)
-    gates.shrink(keep, 0.0)
-    return model
-
-
-@torch.no_grad()
-def difference(first: CLIPModel, second: CLIPModel, example: dict[str, Tensor]) -> float:
-    return largest_difference(SPEC.outputs(first, example), SPEC.outputs(second, example))
+def difference(first: nn.Module, second: nn.Module, example: dict[str, Tensor]) -> float:
+    return slicing.difference(SPEC, first, second, example)
 
 
 def padded(examples: dict[str, Tensor]) -> dict[str, Tensor]:

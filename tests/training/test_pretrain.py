@@ -1,16 +1,19 @@
 """The training of the dense model, at tiny size."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from transformers import CLIPModel
+from torch import nn
 
+from upop_ray import config
+from upop_ray.config import BUILTIN_EXPERIMENT
 from upop_ray.data.checkpoints import verify_checkpoint
 from upop_ray.data.image_text import ImageTextSplit, load_image_text
 from upop_ray.data.shards import ShardedDataset, open_dataset
 from upop_ray.training import pretrain
+from upop_ray.training.dense import DENSE
+from upop_ray.training.dense.clip import VOCABULARY, train_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -19,8 +22,8 @@ def split() -> ImageTextSplit:
 
 
 def test_the_tokenizer_knows_every_text_and_ends_it_once(split: ImageTextSplit) -> None:
-    tokenizer = pretrain.train_tokenizer(split)
-    assert len(tokenizer) == pretrain.VOCABULARY
+    tokenizer = train_tokenizer(split)
+    assert len(tokenizer) == VOCABULARY
     for text in ["cat face", "naïve ☃ 雪だるま", "\x00\x7f~"]:
         ids = tokenizer(text)["input_ids"]
         assert ids.count(tokenizer.eos_token_id) == 1 and ids[-1] == tokenizer.eos_token_id
@@ -36,20 +39,27 @@ def test_the_rate_rises_and_falls() -> None:
     assert rates[10:] == sorted(rates[10:], reverse=True) and rates[-1] < 0.001
 
 
-def test_every_parameter_has_one_optimizer(split: ImageTextSplit) -> None:
-    model = CLIPModel(pretrain.dense_config(pretrain.train_tokenizer(split)))
+@pytest.mark.parametrize("name", DENSE)
+def test_every_parameter_has_one_optimizer(name: str) -> None:
+    experiment = config.load(BUILTIN_EXPERIMENT.with_name(f"builtin_{name}.yaml"))
+    model, _ = DENSE[name](open_dataset(experiment.data.path))
     groups = [group for each in pretrain.optimizers(model, pretrain.Recipe()) for group in each.param_groups]
     owned = [id(parameter) for group in groups for parameter in group["params"]]
     assert sorted(owned) == sorted(id(parameter) for parameter in model.parameters())
-    # 7 layers with 4 attention and 2 MLP matrices
-    assert len(groups[0]["params"]) == 42
+    linear = [module for layer in blocks(model) for module in layer.modules() if isinstance(module, nn.Linear)]
+    assert len(groups[0]["params"]) == len(linear)
+
+
+def blocks(model: nn.Module) -> list[nn.Module]:
+    """The members of all lists of layers, none inside another."""
+    return [layer for module in model.modules() if isinstance(module, nn.ModuleList) for layer in module]
 
 
 def test_pretraining_writes_a_checkpoint_that_holds_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = ShardedDataset.split
     monkeypatch.setattr(ShardedDataset, "split", lambda self, name, columns: whole(self, name, columns).slice(0, 48))
-    recipe = replace(pretrain.Recipe(), epochs=2, batch_size=16)
-    record = pretrain.pretrain(recipe, tmp_path / "clip")
+    experiment = config.load(BUILTIN_EXPERIMENT, [f"batch_size={16}"])
+    record = pretrain.pretrain("clip", pretrain.Recipe(epochs=2), tmp_path / "clip", experiment)
     assert verify_checkpoint(tmp_path / "clip") == record
-    assert record["recipe"]["epochs"] == 2 and record["test"]["captions"] == 3 * record["test"]["images"] == 144
+    assert record["recipe"]["epochs"] == 2 and 0 < record["test"]["r_mean"] < 100
     assert json.loads((tmp_path / "clip" / "config.json").read_text())["dtype"] == "float32"

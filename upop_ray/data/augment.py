@@ -24,7 +24,7 @@ class Changes:
     theta: Tensor
     colour: Tensor
 
-    def __getitem__(self, part: slice) -> "Changes":
+    def __getitem__(self, part: slice | Tensor) -> "Changes":
         return Changes(self.theta[part], self.colour[:, part])
 
 

@@ -14,11 +14,12 @@ from upop_ray.errors import CheckpointError
 
 SCHEMA_VERSION = 1
 RECORD_NAME = "pretrain.json"
-BUILTIN_CHECKPOINTS = {"builtin:clip": Path(__file__).parent / "emoji" / "clip"}
+_NAMES = ("clip", "blip_retrieval", "blip_caption", "blip_vqa", "blip_nlvr", "vit", "segmenter")
+BUILTIN_CHECKPOINTS = {f"builtin:{name}": Path(__file__).parent / "emoji" / name for name in _NAMES}
 
 _WEIGHTS = "model.safetensors"
-_TOKENIZER = "tokenizer.json"
-_TIED = (_WEIGHTS, _TOKENIZER, "tokenizer_config.json", "config.json")
+#: what a checkpoint must not be used without; those for text are there where the model reads text
+_TIED = (_WEIGHTS, "config.json", "tokenizer.json", "tokenizer_config.json")
 
 
 def resolve_checkpoint(name: str) -> str:
@@ -36,7 +37,7 @@ def resolve_checkpoint(name: str) -> str:
 
 def seal_checkpoint(folder: Path, record: Mapping[str, Any]) -> None:
     """Write pretrain.json: `record`, and the sha256 of weights, configuration and tokenizer as they are now."""
-    files = {name: file_hash((folder / name).read_bytes()) for name in _TIED}
+    files = {name: file_hash((folder / name).read_bytes()) for name in _TIED if (folder / name).is_file()}
     content = {"schema_version": SCHEMA_VERSION, **record, "sha256": files}
     (folder / RECORD_NAME).write_text(json.dumps(content, indent=2) + "\n")
 
@@ -47,11 +48,11 @@ def verify_checkpoint(folder: str | Path) -> dict[str, Any]:
     :raises CheckpointError: a file is missing or is not the one that was sealed; the message names it
     """
     record = _read_record(Path(folder) / RECORD_NAME)
-    for name in _TIED:
+    for name, expected in record["sha256"].items():
         path = Path(folder) / name
         if not path.is_file():
             raise CheckpointError(f"{path}: missing")
-        if file_hash(path.read_bytes()) != record["sha256"].get(name):
+        if file_hash(path.read_bytes()) != expected:
             raise CheckpointError(f"{path}: not the file that the checkpoint was trained with; {_cure(name)}")
     return record
 

@@ -70,11 +70,15 @@ def load_image_text(dataset: ShardedDataset, split: str) -> ImageTextSplit:
 
 
 def fixed_length(tokenizer: Any, length: int) -> Tokenize:
-    """Return the `tokenize` of a transformers tokenizer, padded and cut to `length` so that ranks agree on it."""
+    """Return the `tokenize` of a transformers tokenizer, padded and cut to `length` so that ranks agree on it.
+
+    A tokenizer that gives no attention mask, as that of SigLIP, wants its padding looked at: the mask is 1 throughout.
+    """
 
     def tokenize(texts: list[str]) -> tuple[Tensor, Tensor]:
         encoded = tokenizer(texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt")
-        return encoded["input_ids"], encoded["attention_mask"]
+        ids = encoded["input_ids"]
+        return ids, encoded["attention_mask"] if "attention_mask" in encoded else torch.ones_like(ids)
 
     return tokenize
 

@@ -21,7 +21,7 @@ def decode_all(contents: Sequence[bytes], place: str, mode: str = "RGB") -> Tens
     :param place: names the data in errors
     :raises DataError: an image cannot be decoded, or is of another size than the others
     """
-    images = [_decode(content, mode, f"{place}, row {row}") for row, content in enumerate(contents)]
+    images = [decode(content, mode, f"{place}, row {row}") for row, content in enumerate(contents)]
     sizes = {image.shape for image in images}
     if len(sizes) != 1:
         raise DataError(f"{place}: images must have one size, found {sorted(sizes)}")
@@ -35,7 +35,12 @@ def decode_distinct(contents: Sequence[bytes], place: str) -> tuple[Tensor, Tens
     return decode_all(list(numbers), place), torch.tensor([numbers[content] for content in contents])
 
 
-def _decode(content: bytes, mode: str, place: str) -> np.ndarray:
+def decode(content: bytes, mode: str, place: str) -> np.ndarray:
+    """Decode one image: uint8 (H, W, channels of the Pillow mode), or (H, W) where that has one.
+
+    :param place: names the image in errors
+    :raises DataError: it cannot be decoded
+    """
     try:
         return np.asarray(Image.open(io.BytesIO(content)).convert(mode))
     except (UnidentifiedImageError, OSError, ValueError) as error:

@@ -87,14 +87,29 @@ class ShardedDataset:
 
 
 def open_dataset(path: str, storage_options: Mapping[str, Any] | None = None) -> ShardedDataset:
-    """Open a data set by reading its manifest.
+    """Open a data set by reading its manifest, or a built-in one that is made here (:mod:`upop_ray.data.builtin`).
 
-    :param path: `builtin:emoji`, a folder, or an fsspec URI such as `s3://bucket/data`
+    :param path: a built-in name such as `builtin:emoji`, a folder, or an fsspec URI such as `s3://bucket/data`
     :param storage_options: passed to fsspec, for instance an S3 endpoint
     :raises DataError: unknown built-in name; missing, unreadable or incomplete manifest; the message names the file
     """
-    root = _resolve(path)
-    options = dict(storage_options or {})
+    if path.startswith("builtin:"):
+        return _open_builtin(path)
+    return _open_folder(path.rstrip("/"), dict(storage_options or {}))
+
+
+def _open_builtin(path: str) -> ShardedDataset:
+    # what is made from data sets can only be imported when this module is complete
+    from upop_ray.data.builtin import MADE
+
+    if path in MADE:
+        return MADE[path]()
+    if path not in BUILTIN_FOLDERS:
+        raise DataError(f"{path}: no such built-in data; there is {', '.join([*BUILTIN_FOLDERS, *MADE])}")
+    return _open_folder(str(BUILTIN_FOLDERS[path]), {})
+
+
+def _open_folder(root: str, options: Mapping[str, Any]) -> ShardedDataset:
     name = f"{root}/{MANIFEST_NAME}"
     try:
         manifest = json.loads(_read_bytes(name, options))
@@ -102,14 +117,6 @@ def open_dataset(path: str, storage_options: Mapping[str, Any] | None = None) ->
         raise DataError(f"{name}: not JSON: {error}") from error
     _check_manifest(name, manifest)
     return ShardedDataset(root, manifest, options)
-
-
-def _resolve(path: str) -> str:
-    if not path.startswith("builtin:"):
-        return path.rstrip("/")
-    if path not in BUILTIN_FOLDERS:
-        raise DataError(f"{path}: no such built-in data; there is {', '.join(BUILTIN_FOLDERS)}")
-    return str(BUILTIN_FOLDERS[path])
 
 
 def _check_manifest(name: str, manifest: Any) -> None:

@@ -3,10 +3,20 @@
 from collections.abc import Mapping
 
 from upop_ray.errors import ConfigError
-from upop_ray.models import clip
+from upop_ray.models import clip, segmenter, siglip, vit
+from upop_ray.models.blip import caption, nlvr, retrieval, vqa
 from upop_ray.models.spec import ModelSpec
 
-MODELS: Mapping[str, ModelSpec] = {"clip": clip.SPEC}
+MODELS: Mapping[str, ModelSpec] = {
+    "clip": clip.SPEC,
+    "siglip": siglip.SPEC,
+    "vit": vit.SPEC,
+    "blip_retrieval": retrieval.SPEC,
+    "blip_caption": caption.SPEC,
+    "blip_vqa": vqa.SPEC,
+    "blip_nlvr": nlvr.SPEC,
+    "segmenter": segmenter.SPEC,
+}
 
 
 def family(name: str, task: str) -> ModelSpec:
@@ -28,4 +38,5 @@ def family(name: str, task: str) -> ModelSpec:
 
 def register() -> None:
     """Make the sliced models known to the Auto classes of transformers."""
-    clip.register()
+    for module in (clip, siglip, vit, retrieval, caption, vqa, nlvr, segmenter):
+        module.register()

@@ -72,7 +72,9 @@ def clip_sites(model: nn.Module) -> tuple[Site, ...]:
     image_tokens = (vision.image_size // vision.patch_size) ** 2 + 1
     encoders = (
         Encoder("vision_model.encoder.layers", "vision", "vision", vision.num_attention_heads, image_tokens),
-        Encoder("text_model.encoder.layers", "text", "language", text.num_attention_heads, text.max_position_embeddings),
+        Encoder(
+            "text_model.encoder.layers", "text", "language", text.num_attention_heads, text.max_position_embeddings
+        ),
     )
     return tuple(site for encoder in encoders for site in encoder_sites(model, encoder))
 
@@ -106,7 +108,6 @@ def published_clip(layers: int, width: int, text_width: int, image_size: int, pa
     text = {"hidden_size": text_width, "intermediate_size": 4 * text_width, "num_attention_heads": text_width // 64}
     vision = {"hidden_size": width, "intermediate_size": 4 * width, "num_attention_heads": width // 64}
     vision |= {"num_hidden_layers": layers, "image_size": image_size, "patch_size": patch_size}
-    # bos and eos as in OpenAI's files; eos 2 selects pooling at the largest id
     return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=text_width))
 
 

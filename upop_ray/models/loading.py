@@ -18,7 +18,7 @@ from upop_ray.models.spec import Source
 #: what transformers and safetensors raise over a damaged or foreign folder
 UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, SafetensorError)
 #: either holds a whole vocabulary
-_TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt")
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model")
 _SHOWN = 3
 
 
@@ -27,19 +27,32 @@ def first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+def read_model_type(path: Path, model_types: tuple[str, ...]) -> str:
+    """The ``model_type`` that the config of a transformers folder names.
+
+    :param model_types: those that the family can hold
+    :raises CheckpointError: the folder is missing, or holds another model
+    """
+    try:
+        found = str(AutoConfig.from_pretrained(path).model_type)
+    except UNREADABLE as error:
+        raise CheckpointError(f"model.path: cannot load {path}: {first_line(error)}") from error
+    if found not in model_types:
+        raise CheckpointError(
+            f"model.path: {path} holds a {found!r} model, model.family needs "
+            f"{' or '.join(map(repr, model_types))}; choose the family of the checkpoint"
+        )
+    return found
+
+
 def load_folder(target: type[PreTrainedModel], path: Path, model_types: tuple[str, ...]) -> PreTrainedModel:
     """Load a transformers folder in fp32 and evaluation mode.
 
     :param model_types: ``model_type`` of configs that ``target`` can hold
     :raises CheckpointError: the folder is missing, holds another model, or lacks weights
     """
+    read_model_type(path, model_types)
     try:
-        found = AutoConfig.from_pretrained(path).model_type
-        if found not in model_types:
-            raise CheckpointError(
-                f"model.path: {path} holds a {found!r} model, model.family needs "
-                f"{' or '.join(map(repr, model_types))}; choose the family of the checkpoint"
-            )
         model, report = target.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
     except UNREADABLE as error:
         raise CheckpointError(f"model.path: cannot load {path}: {first_line(error)}") from error
@@ -59,9 +72,13 @@ def load_file_state(path: Path) -> dict[str, Tensor]:
             return dict(load_file(path))
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (*UNREADABLE, EOFError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"model.path: cannot read {path} as plain weights: {first_line(error)}") from error
+        reason = first_line(error).partition(". ")[0]
+        raise CheckpointError(
+            f"model.path: cannot read {path} as plain weights ({reason}); give a file with its state_dict() alone"
+        ) from error
+    content = content if isinstance(content, dict) else {}
     for wrapper in ("model", "state_dict"):
-        content = content[wrapper] if isinstance(content, dict) and isinstance(content.get(wrapper), dict) else content
+        content = content[wrapper] if isinstance(content.get(wrapper), dict) else content
     state = {name: value for name, value in content.items() if isinstance(value, Tensor)}
     if not state:
         raise CheckpointError(f"model.path: {path} holds no weights by name; give a state dict")
@@ -84,6 +101,19 @@ def load_named(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> Non
                 f"model.path: {path} does not fit: {name} is {tuple(value.shape)}, expected {tuple(own[name].shape)}"
             )
     model.load_state_dict({name: value.float() for name, value in state.items()}, strict=False)
+
+
+def heads_of(width: int, head_width: int, path: Path) -> int:
+    """Heads of an attention, which no shape in a state dict tells.
+
+    :param path: names the file in errors
+    :raises CheckpointError: the width is no multiple of the head width
+    """
+    if width % head_width:
+        raise CheckpointError(
+            f"model.path: {path} is {width} wide, no multiple of the {head_width} of a head; give a transformers folder"
+        )
+    return width // head_width
 
 
 def load_processor(source: Source, text: bool = True) -> Any:

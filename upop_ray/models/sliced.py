@@ -16,6 +16,11 @@ SlicedModel = TypeVar("SlicedModel", bound=PreTrainedModel)
 _OF_THE_CLASS = ("model_type", "architectures", "kept_units", "transformers_version")
 
 
+def settings_of(config: PreTrainedConfig) -> dict[str, Any]:
+    """Settings of a config that a config of another class of the same family can take."""
+    return {name: value for name, value in config.to_dict().items() if name not in _OF_THE_CLASS}
+
+
 def narrow(model: nn.Module, sites: tuple[Site, ...], kept_units: Mapping[str, int] | None) -> dict[str, int]:
     """Give a dense model, in place, the widths that a sliced model's config lists; weights are new.
 
@@ -56,7 +61,7 @@ def slice_into(
     :param target: the family's sliced class, whose ``config_class`` has ``kept_units``
     :param adapt: changes the sliced state dict in place, where the family computes with the kept width
     """
-    settings = {k: v for k, v in model.config.to_dict().items() if k not in _OF_THE_CLASS}
+    settings = settings_of(model.config)
     config: PreTrainedConfig = target.config_class(**settings, kept_units=kept_counts(keep))  # type: ignore[misc]
     config._attn_implementation = model.config._attn_implementation
     sliced_weights = sliced_state(state, sites, keep)

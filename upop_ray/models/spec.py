@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from upop_ray.pruning.cost import count_macs, count_parameters
 from upop_ray.pruning.site import Keep, Site
 
 
@@ -58,3 +59,12 @@ class ModelSpec:
     paper_attention_cost: int
     published: Mapping[str, Callable[[], PreTrainedModel]] = field(default_factory=dict)
     paper_size: Callable[[nn.Module], Size] | None = None
+
+    def size(self, model: PreTrainedModel) -> Size:
+        """Size of the deployable model: parameters, each counted once, and multiply-accumulates of its example."""
+        attention = model.config._attn_implementation
+        # torch's counter does not see every fused attention kernel
+        model.set_attn_implementation("eager")
+        macs = count_macs(model, self.example(model))
+        model.set_attn_implementation(attention)
+        return Size(count_parameters(model), macs, "one example")

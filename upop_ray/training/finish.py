@@ -14,7 +14,7 @@ import torch
 from transformers import PreTrainedModel
 
 from upop_ray.identity import point_settings
-from upop_ray.pruning.cost import count_macs, count_parameters, removable_cost, unit_costs
+from upop_ray.pruning.cost import removable_cost, unit_costs
 from upop_ray.pruning.site import Keep, kept_counts, kept_share
 from upop_ray.store import PointPaths, Store, dense_path
 from upop_ray.tasks.collective import gather, rank, world_size
@@ -60,12 +60,9 @@ def dense_facts(prepared: Prepared, task: Task, store: Store, device: torch.devi
 
 
 def size(prepared: Prepared, model: PreTrainedModel) -> dict[str, int]:
-    """Parameters and multiply-accumulates of the deployable model, one example of each modality."""
-    attention = model.config._attn_implementation
-    model.set_attn_implementation("eager")
-    macs = count_macs(model, prepared.spec.example(model))
-    model.set_attn_implementation(attention)
-    return {"parameters": count_parameters(model), "macs": macs}
+    """Parameters and multiply-accumulates as the manifest names them."""
+    found = prepared.spec.size(model)
+    return {"parameters": found.parameters, "macs": found.macs}
 
 
 def finish(

@@ -20,7 +20,7 @@ from upop_ray.tasks import TASKS
 from upop_ray.tasks.spec import Task
 
 #: files that decide what a checkpoint computes
-_PROCESSOR_FILES = ("tokenizer*", "vocab*", "merges.txt", "*processor_config.json")
+_PROCESSOR_FILES = ("tokenizer*", "vocab*", "merges.txt", "spiece.model", "*processor_config.json")
 _WEIGHT_FILES = ("*.safetensors", "*.bin", "config.json", *_PROCESSOR_FILES)
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 
@@ -54,7 +54,7 @@ def prepare(experiment: Experiment) -> Prepared:
     :raises DataError: the data cannot be opened
     """
     spec = family(experiment.model.family, experiment.task.name)
-    model, processor = _dense(experiment.model)
+    model, processor = load_dense(experiment.model)
     dataset = _dataset(experiment.data.path)
     address, dense = content_addresses(experiment)
     return Prepared(experiment, spec, model, processor, dataset, address, dense)
@@ -104,7 +104,11 @@ def _source(model: Model) -> Source:
 
 
 @lru_cache(maxsize=2)
-def _dense(model: Model) -> tuple[PreTrainedModel, Any]:
+def load_dense(model: Model) -> tuple[PreTrainedModel, Any]:
+    """The dense model and its processor, loaded once in a process.
+
+    :raises CheckpointError: the checkpoint is missing or does not fit
+    """
     return MODELS[model.family].load(_source(model))
 
 

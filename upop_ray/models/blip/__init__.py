@@ -1,0 +1,1 @@
+"""BLIP: one file a family, with the layers that they share."""

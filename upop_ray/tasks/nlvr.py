@@ -1,0 +1,122 @@
+"""Reasoning about two images (NLVR2): whether a statement is true of them."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from upop_ray.config import Experiment, Reasoning
+from upop_ray.data.image_text import Tokenize, fixed_length
+from upop_ray.data.images import preprocessing_of
+from upop_ray.data.once import read_once
+from upop_ray.data.order import Cursor, Order
+from upop_ray.data.pairs import PairBatch, PairBatches, load_pairs
+from upop_ray.data.shards import ShardedDataset
+from upop_ray.errors import ConfigError
+from upop_ray.tasks.evaluation import BATCH, SPLITS, device_of, over_ranks
+from upop_ray.tasks.spec import Gathered, Loss
+
+
+class Nlvr:
+    """NLVR2 for models that map two images a row and a statement to ``logits`` of false and true (BLIP-NLVR2)."""
+
+    headline = "accuracy"
+
+    def __init__(self, experiment: Experiment, dataset: ShardedDataset, processor: Any, model: nn.Module) -> None:
+        """Read the training split.
+
+        :raises ConfigError: texts are longer than the model reads, or a batch exceeds the data
+        :raises DataError: a shard is missing or corrupt
+        """
+        task = experiment.task
+        assert isinstance(task, Reasoning)
+        config: Any = model.config
+        self.dataset = dataset
+        _require_positions(task.text_length, config.text_config.max_position_embeddings)
+        # the last entry of the vocabulary is [ENC], with which texts begin that are read together with images
+        tokenize = beginning_with(
+            config.text_config.vocab_size - 1, fixed_length(processor.tokenizer, task.text_length)
+        )
+        preprocessing = preprocessing_of(processor, config.vision_config.image_size)
+        split = read_once(load_pairs, dataset, "train")
+        order = Order(len(split), experiment.batch_size, experiment.seed)
+        self.batches = PairBatches(split, order, tokenize, preprocessing)
+
+    def steps_per_epoch(self) -> int:
+        return len(self.batches)
+
+    def start(self, model: nn.Module) -> None:
+        """Nothing is kept of the model."""
+
+    def batch(self, cursor: Cursor, rank: int, world_size: int) -> PairBatch:
+        return self.batches.batch(cursor, rank, world_size)
+
+    def prepare(self, gathered: Gathered) -> None:
+        """Nothing is needed of the weights."""
+
+    def loss(self, model: nn.Module, forward: Callable[..., Any], batch: PairBatch, cursor: Cursor) -> Loss:
+        logits = judged(forward, batch, device_of(model))
+        return Loss(functional.cross_entropy(logits, batch.labels.to(logits.device)), logits)
+
+    def logits(self, teacher: nn.Module, batch: PairBatch) -> Tensor:
+        return judged(teacher, batch, device_of(teacher))
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
+        examples = read_once(load_pairs, self.dataset, SPLITS[split])
+        model.eval()
+
+        def compute(rows: range) -> Tensor:
+            batch = self.batches.evaluation(examples, rows)
+            logits = judged(model, batch, device_of(model))
+            return (logits.argmax(1) == batch.labels.to(logits.device)).long()
+
+        rows = [range(first, min(first + BATCH, len(examples))) for first in range(0, len(examples), BATCH)]
+        return scores(over_ranks(rows, compute).bool().tolist(), examples.statements)
+
+    def state(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """There is nothing to restore."""
+
+
+def _require_positions(text_length: int, positions: int) -> None:
+    if text_length > positions:
+        problem = f"got {text_length}, the model has {positions} positions"
+        raise ConfigError("task.text_length", problem, f"use at most {positions}")
+
+
+def beginning_with(token: int, tokenize: Tokenize) -> Tokenize:
+    """The same tokens with another first one."""
+
+    def replaced(texts: list[str]) -> tuple[Tensor, Tensor]:
+        ids, mask = tokenize(texts)
+        return torch.cat([torch.full_like(ids[:, :1], token), ids[:, 1:]], 1), mask
+
+    return replaced
+
+
+def judged(forward: Callable[..., Any], batch: PairBatch, device: torch.device) -> Tensor:
+    """Logits of false and true in fp32, (b, 2)."""
+    output = forward(
+        pixel_values=batch.pixel_values.to(device),
+        input_ids=batch.input_ids.to(device),
+        attention_mask=batch.attention_mask.to(device),
+    )
+    logits: Tensor = output.logits
+    return logits.float()
+
+
+def scores(right: list[bool], statements: tuple[str, ...]) -> dict[str, float]:
+    """Accuracy over rows, and consistency: the share of distinct statements with no wrong row (Suhr et al., 2019).
+
+    Both in percent.
+
+    :param right: whether each row was judged rightly
+    """
+    wrong = {statement for statement, is_right in zip(statements, right, strict=True) if not is_right}
+    distinct = len(set(statements))
+    return {"accuracy": 100 * sum(right) / len(right), "consistency": 100 * (distinct - len(wrong)) / distinct}
