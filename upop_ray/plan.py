@@ -11,7 +11,7 @@ from upop_ray import config
 from upop_ray.config import Experiment
 from upop_ray.errors import CheckpointError, ConfigError
 from upop_ray.models import family
-from upop_ray.models.spec import ModelSpec, Size
+from upop_ray.models.spec import ModelSpec, Size, eager_attention
 from upop_ray.pruning.cost import removable_cost, unit_costs
 from upop_ray.pruning.site import Site
 from upop_ray.run import split_arguments
@@ -47,7 +47,8 @@ def plan(experiment: Experiment) -> None:
     console.print(f"dense: {experiment.model.family}, {origin}")
     console.print(f"  {size.parameters:,} parameters, {size.macs:,} MACs ({size.counted})")
     if spec.paper_size is not None:
-        paper = spec.paper_size(model)
+        with eager_attention(model):
+            paper = spec.paper_size(model)
         console.print(f"  as the paper counts: {paper.parameters:,} parameters, {paper.macs:,} MACs ({paper.counted})")
     console.print(_removable_table(model, sites, spec))
     console.print(_points_table(experiment, model, sites, spec, size))

@@ -47,7 +47,7 @@ def test_the_built_in_labels_are_captions() -> None:
 
 @pytest.mark.parametrize("row", [{"captions": []}, {"captions": ["a", ""]}, {"label": ""}, {"text": "a"}])
 def test_images_without_captions_are_refused(tmp_path: Path, row: dict[str, Any]) -> None:
-    with pytest.raises(DataError, match="split train.*caption"):
+    with pytest.raises(DataError, match=r"split train.*caption"):
         load(tmp_path, row)
 
 

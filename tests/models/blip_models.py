@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from transformers import BertTokenizer, BlipConfig, BlipImageProcessorPil, BlipProcessor, PreTrainedModel
 
-from tests.slicing import enliven
 from upop_ray.models.blip import caption, retrieval, vqa
 from upop_ray.models.spec import ModelSpec
 from upop_ray.pruning.site import Keep
@@ -43,8 +42,11 @@ def tiny_config(text_width: int = 32, **vision: int) -> BlipConfig:
 
 
 def randomised(model: nn.Module) -> nn.Module:
-    """The model in evaluation mode, with all its parameters of a size at which they matter."""
-    enliven(model)
+    """The model in evaluation mode, with noise on all its parameters, so that biases and norms matter too."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
     return model.eval()
 
 

@@ -11,6 +11,7 @@ from transformers import BlipForQuestionAnswering, PreTrainedModel
 from tests.models.blip_models import END, FAMILIES, images, randomised, sliced, texts, tiny, tiny_config
 from tests.slicing import masked, random_keep
 from upop_ray.models.blip.vqa import BlipVqa
+from upop_ray.pruning.cost import count_macs
 
 FAMILY = FAMILIES["blip_vqa"]
 BEAMS = {"num_beams": 3, "min_length": 4, "max_length": 8, "do_sample": False}
@@ -143,3 +144,24 @@ def test_the_decoder_looks_at_texts_and_the_encoder_at_images(model: BlipVqa) ->
         name: model.get_submodule(f"{path}.layer.0.crossattention.self.key").in_features for name, path in names.items()
     }
     assert widths == {"encoder": 24, "decoder": 32}
+
+
+@pytest.mark.slow
+def test_operations_of_a_published_batch_grow_by_token_as_measured() -> None:
+    """One image, 32 questions and 47 answers; the reference's counts by tokens of a question and of an answer."""
+    with torch.device("meta"):
+        model = FAMILY.spec.published["base"]()
+
+    def macs(question: int, answer: int) -> int:
+        with torch.device("meta"):
+            pixels, rows = torch.zeros(1, 3, 480, 480), torch.zeros(1, dtype=torch.long)
+            ids, replies = (torch.zeros(*shape, dtype=torch.long) for shape in ((32, question), (47, answer)))
+        batch = {"pixel_values": pixels, "input_ids": ids, "attention_mask": None}
+        return count_macs(model, batch | {"answer_ids": replies, "answer_mask": None, "answer_rows": rows})
+
+    first, longer_answers, longer_questions = macs(13, 5), macs(13, 6), macs(14, 5)
+    # ALGORITHM, section 5
+    assert first == pytest.approx(182.38e9, rel=0.002)
+    assert longer_answers == pytest.approx(188.19e9, rel=0.002)
+    assert longer_answers - first == pytest.approx(5.81e9, rel=0.005)
+    assert longer_questions - first == pytest.approx(3.74e9, rel=0.005)

@@ -13,7 +13,7 @@ import torch
 
 from upop_ray.errors import ConfigError
 from upop_ray.tasks import caption_metrics
-from upop_ray.tasks.caption_metrics import CaptionScores, Captions, stanford_tokens, words
+from upop_ray.tasks.caption_metrics import Captions, CaptionScores, stanford_tokens, words
 
 GENERATED = ["a red cat", "Two dogs play, on the grass."]
 REFERENCES = [["a red dog", "one cat"], ["two dogs are playing on grass", "the dogs play on the grass"]]

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,20 +16,18 @@ from PIL import Image
 from torch import nn
 from transformers import BertTokenizer, BlipConfig, BlipImageProcessorPil
 
-from tests.models.blip_models import randomised
 from upop_ray.config import Experiment, parse
 from upop_ray.data.shards import ShardedDataset, file_hash, open_dataset
 
 SIDE = 16
-_WORDS = "a picture of red blue cat dog bird is it what colour yes no 2 big on grass this".split()
-VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *_WORDS, "[DEC]", "[ENC]"]
+_WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] a picture of red blue cat dog bird is it what colour yes no 2 big on grass"
+VOCABULARY = [*re.findall(r"\S+", _WORDS), "[DEC]", "[ENC]"]
 PAD, END, START, QUESTION = 0, 3, len(VOCABULARY) - 2, len(VOCABULARY) - 1
 
 
 def processor() -> Any:
     """A tokenizer of whole words and BLIP's image processor, as a BlipProcessor offers them."""
     tokenizer = BertTokenizer(vocab={word: number for number, word in enumerate(VOCABULARY)})
-    tokenizer.add_special_tokens({"additional_special_tokens": ["[DEC]", "[ENC]"]})
     return SimpleNamespace(tokenizer=tokenizer, image_processor=BlipImageProcessorPil())
 
 
@@ -43,7 +42,11 @@ def tiny_model(kind: type[nn.Module]) -> Any:
     text = {"vocab_size": len(VOCABULARY), "max_position_embeddings": 16, "bos_token_id": START, "sep_token_id": END}
     config = BlipConfig(vision_config=sizes | {"image_size": SIDE, "patch_size": 8}, text_config=sizes | text)
     torch.manual_seed(0)
-    return randomised(kind(config)).double()
+    model = kind(config).double().eval()
+    # large enough that images, questions and answers matter
+    for parameter in model.parameters():
+        parameter.data.add_(torch.randn(parameter.shape, dtype=torch.float64), alpha=0.5)
+    return model
 
 
 def experiment(task: Mapping[str, Any], batch_size: int = 4) -> Experiment:

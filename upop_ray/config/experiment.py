@@ -154,6 +154,8 @@ class Experiment(Part):
     seed: int = 0
     #: examples of one step over all workers
     batch_size: Positive = 128
+    #: steps that count as an epoch, each epoch over other examples; 0 is a pass over the data
+    epoch_steps: Annotated[int, Field(ge=0)] = 0
     precision: Literal["fp32", "bf16"] = "fp32"
     #: steps between checkpoints; 0 keeps only those between phases
     checkpoint_steps: Annotated[int, Field(ge=0)] = 50

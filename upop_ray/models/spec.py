@@ -1,6 +1,7 @@
 """What the project has to know of a model family."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,17 @@ class Size:
     counted: str
 
 
+@contextmanager
+def eager_attention(model: PreTrainedModel) -> Iterator[None]:
+    """Compute attention by plain products, since torch's operation counter does not see every fused kernel."""
+    attention = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(attention)
+
+
 @dataclass(frozen=True)
 class ModelSpec:
     """A model family as a bag of callables; adding one is one file with one of these.
@@ -62,9 +74,6 @@ class ModelSpec:
 
     def size(self, model: PreTrainedModel) -> Size:
         """Size of the deployable model: parameters, each counted once, and multiply-accumulates of its example."""
-        attention = model.config._attn_implementation
-        # torch's counter does not see every fused attention kernel
-        model.set_attn_implementation("eager")
-        macs = count_macs(model, self.example(model))
-        model.set_attn_implementation(attention)
+        with eager_attention(model):
+            macs = count_macs(model, self.example(model))
         return Size(count_parameters(model), macs, "one example")

@@ -1,6 +1,6 @@
 """Captioning: a language model loss on prompt and caption, evaluation by beam search (ALGORITHM, section 3)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from upop_ray.errors import ConfigError
 from upop_ray.tasks.caption_metrics import CaptionScores
 from upop_ray.tasks.collective import average
 from upop_ray.tasks.evaluation import SPLITS, device_of, over_ranks
-from upop_ray.tasks.language import cleaned, next_tokens, padded, predictions, text_losses, tokenised
+from upop_ray.tasks.language import Tokens, cleaned, decoded, next_tokens, padded, predictions, text_losses, tokenised
 from upop_ray.tasks.spec import Gathered, Loss
 
 #: images at once; beams multiply what the decoder holds of them
@@ -40,8 +40,10 @@ class Caption:
         self.scores = CaptionScores(self.settings.metrics, self.headline)
         self.dataset = dataset
         config: Any = model.config
-        self.tokenizer, self.start_token = processor.tokenizer, config.text_config.bos_token_id
-        self.prompt = tokenised(self.tokenizer, [self.settings.prompt], self.settings.text_length, self.start_token).ids
+        self.tokenizer = processor.tokenizer
+        # published vocabularies end in [DEC], [ENC]
+        self.starts = (config.text_config.bos_token_id, config.text_config.vocab_size - 1)
+        self.prompt = self._tokenised([self.settings.prompt]).ids
         # without [SEP]
         self.given = self.prompt.shape[1] - 1
         self._require_room(config.text_config.max_position_embeddings)
@@ -81,8 +83,7 @@ class Caption:
         """What the model says of images, uint8 (n, 3, H, W), without the prompt; ranks share the work."""
         model.eval()
         tokens = over_ranks(torch.split(images, _IMAGES), lambda part: self._generated(model, part))
-        texts: list[str] = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        return [text.strip() for text in texts]
+        return decoded(self.tokenizer, tokens, self.starts)
 
     def state(self) -> dict[str, Tensor]:
         return {}
@@ -95,10 +96,13 @@ class Caption:
     ) -> tuple[Tensor, Tensor]:
         """Logits of the tokens that bear loss, and the targets that they are among."""
         texts = [self.settings.prompt + cleaned(caption) for caption in batch.captions]
-        tokens = tokenised(self.tokenizer, texts, self.settings.text_length, self.start_token).to(device)
+        tokens = self._tokenised(texts).to(device)
         output = forward(pixel_values=batch.pixel_values.to(device), input_ids=tokens.ids, attention_mask=tokens.mask)
         targets = next_tokens(tokens, self.given)
         return predictions(output.logits, targets), targets
+
+    def _tokenised(self, texts: Sequence[str]) -> Tokens:
+        return tokenised(self.tokenizer, texts, self.settings.text_length, self.starts[0])
 
     def _generated(self, model: Any, images: Tensor) -> Tensor:
         """Tokens after the prompt, (b, max_length - prompt)."""

@@ -34,6 +34,10 @@ class Tokens:
     def __getitem__(self, rows: Any) -> "Tokens":
         return Tokens(self.ids[rows], self.mask[rows])
 
+    def trimmed(self) -> "Tokens":
+        """The same without columns that only pad."""
+        return self[:, : int(self.mask.sum(1).max())]
+
 
 def tokenised(tokenizer: Any, texts: Sequence[str], length: int, start: int) -> Tokens:
     """Tokenise texts, with ``start`` instead of the tokenizer's own first token.
@@ -77,6 +81,15 @@ def text_losses(rows: Tensor, targets: Tensor, smoothing: float) -> Tensor:
     bears = targets != IGNORED
     losses = functional.cross_entropy(rows, targets[bears], reduction="none", label_smoothing=smoothing)
     return losses.new_zeros(bears.shape).masked_scatter(bears, losses).sum(1)
+
+
+def decoded(tokenizer: Any, ids: Tensor, starts: Sequence[int]) -> list[str]:
+    """Texts of generated ids, (n, T).
+
+    :param starts: ids of [DEC] and [ENC], which not every tokenizer knows as special tokens
+    """
+    shown = ids.masked_fill(torch.isin(ids, torch.tensor(starts, device=ids.device)), tokenizer.pad_token_id)
+    return [text.strip() for text in tokenizer.batch_decode(shown, skip_special_tokens=True)]
 
 
 def padded(ids: Tensor, length: int, padding: int) -> Tensor:

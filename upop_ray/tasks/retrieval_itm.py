@@ -134,8 +134,8 @@ def evaluate_reranked(model: Any, pairs: EvaluationPairs, candidates: int, match
         matching: Tensor = score[:, 1].float()
         return matching
 
-    image_to_text = _reranked(similarity, candidates, match)
-    text_to_image = _reranked(similarity.t(), candidates, lambda rows: match(rows.flip(0)))
+    image_to_text = reranked(similarity, candidates, match)
+    text_to_image = reranked(similarity.t(), candidates, lambda rows: match(rows.flip(0)))
     return recalls(image_to_text, pairs.caption_image.to(device), text_to_image)
 
 
@@ -144,8 +144,11 @@ def _packed(model: Any, pixel_values: Tensor) -> Tensor:
     return torch.cat([embeds.float(), states.flatten(1).float()], 1)
 
 
-def _reranked(similarity: Tensor, candidates: int, match: Callable[[Tensor], Tensor]) -> Tensor:
-    """Similarities (queries, items) where the nearest ``candidates`` of a query got their matching logit added."""
+def reranked(similarity: Tensor, candidates: int, match: Callable[[Tensor], Tensor]) -> Tensor:
+    """Similarities (queries, items) with the matching logit added for the nearest ``candidates`` of each query.
+
+    :param match: int64 (2, n), query and item of each pair -> matching logits (n,)
+    """
     nearest = similarity.topk(min(candidates, similarity.shape[1]), 1).indices
     queries = torch.arange(len(nearest), device=nearest.device).repeat_interleave(nearest.shape[1])
     items = nearest.flatten()

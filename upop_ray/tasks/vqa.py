@@ -16,7 +16,7 @@ from upop_ray.data.questions import QuestionBatches, QuestionSplit, answer_list,
 from upop_ray.data.shards import ShardedDataset
 from upop_ray.errors import ConfigError
 from upop_ray.tasks.evaluation import SPLITS, device_of, over_ranks
-from upop_ray.tasks.language import Tokens, cleaned, next_tokens, padded, predictions, text_losses, tokenised
+from upop_ray.tasks.language import Tokens, cleaned, decoded, next_tokens, padded, predictions, text_losses, tokenised
 from upop_ray.tasks.spec import Gathered, Loss
 from upop_ray.tasks.vqa_accuracy import accuracies
 
@@ -114,8 +114,7 @@ class Vqa:
             chosen = over_ranks(parts, lambda rows: self._ranked(model, data, rows, choices))
             return [self.choices[index] for index in chosen.tolist()]
         tokens = over_ranks(parts, lambda rows: self._generated(model, data, rows))
-        texts: list[str] = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        return [text.strip() for text in texts]
+        return decoded(self.tokenizer, tokens, (self.answer_start, self.question_start))
 
     def state(self) -> dict[str, Tensor]:
         return {}
@@ -148,11 +147,13 @@ class Vqa:
         first = model.decode(states, questions.mask, start, torch.ones_like(start))[:, 0]
         count = min(self.settings.candidates, len(choices.ids))
         candidates = first[:, choices.ids[:, 1]].topk(count, 1).indices
-        question_of = torch.arange(len(rows), device=states.device).repeat_interleave(count)
-        parts = zip(torch.split(question_of, _ANSWERS), torch.split(candidates.flatten(), _ANSWERS), strict=True)
-        losses = [self._losses(model, states[some], questions.mask[some], choices[those]) for some, those in parts]
-        best = torch.cat(losses).view(len(rows), count).argmin(1, keepdim=True)
-        chosen: Tensor = candidates.gather(1, best).squeeze(1)
+        losses = torch.empty_like(candidates, dtype=first.dtype).flatten()
+        # answers of about the same length together, so that little is spent on padding
+        for pairs in torch.split(choices.mask.sum(1)[candidates.flatten()].argsort(), _ANSWERS):
+            question = pairs // count
+            answers = choices[candidates.flatten()[pairs]].trimmed()
+            losses[pairs] = self._losses(model, states[question], questions.mask[question], answers)
+        chosen: Tensor = candidates.gather(1, losses.view(candidates.shape).argmin(1, keepdim=True)).squeeze(1)
         return chosen
 
     def _losses(self, model: Any, states: Tensor, mask: Tensor, answers: Tokens) -> Tensor:

@@ -16,19 +16,23 @@ from upop_ray.training.engine import Engine
 class Objective:
     """Loss of a task, with distillation from the dense model where its weight is not 0 (Hinton et al., 2015)."""
 
-    def __init__(self, task: Task, settings: Distillation | None = None, teacher: nn.Module | None = None) -> None:
+    def __init__(
+        self, task: Task, settings: Distillation | None = None, teacher: nn.Module | None = None, epoch_steps: int = 0
+    ) -> None:
         """Keep the task.
 
         :param teacher: the dense model on the device of training, needed where ``settings.weight`` is not 0
+        :param epoch_steps: steps that count as an epoch; 0 is a pass over the data
         """
         self.task = task
         self.settings = settings or Distillation()
+        self.steps_per_epoch = min(epoch_steps or task.steps_per_epoch(), task.steps_per_epoch())
         self._teacher = None if teacher is None else teacher.eval().requires_grad_(False)
 
     def __call__(self, engine: Engine, step: int) -> Tensor:
         """Loss of this rank's rows at a step counted from the start of the phase."""
         task = self.task
-        cursor = Cursor(*divmod(step, task.steps_per_epoch()))
+        cursor = Cursor(*divmod(step, self.steps_per_epoch))
         batch = task.batch(cursor, rank(), world_size())
         task.prepare(engine.gathered)
         loss = task.loss(engine.model, engine.forward, batch, cursor)

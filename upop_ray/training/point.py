@@ -33,6 +33,7 @@ from upop_ray.training.search import MaskSearch, Step
 Masks: TypeAlias = tuple[Keep, dict[str, Tensor]]
 
 BUDGET_TOLERANCE = 0.005
+#: of the largest output, or of 1
 EXACTNESS_TOLERANCE = 1e-5
 
 
@@ -153,13 +154,14 @@ class Point:
         gates = Gates(model, self.sites)
         gates.attach(model)
         engine = self._engine(model, settings.learning_rate)
-        search = MaskSearch(engine, gates, self._objective(), self.method, self.ranking)
+        objective = self._objective()
+        search = MaskSearch(engine, gates, objective, self.method, self.ranking)
         first = 0
         if checkpoint is not None:
             first = checkpoint.step
             self._load(engine, checkpoint)
             search.load_state(self._own(checkpoint, "search"), settings)
-        steps = settings.epochs * self.task.steps_per_epoch()
+        steps = settings.epochs * objective.steps_per_epoch
         self._last_report = (time.monotonic(), first)
         self._watch.lap("start")
         with closing(engine):
@@ -194,8 +196,10 @@ class Point:
         gates.shrink(keep, 0.0)
         example = spec.example(masked)
         with torch.no_grad():
-            difference = largest_difference(spec.outputs(masked.eval(), example), spec.outputs(sliced, example))
-        if difference > EXACTNESS_TOLERANCE:
+            reference = spec.outputs(masked.eval(), example)
+            difference = largest_difference(reference, spec.outputs(sliced, example))
+        # rounding grows with what is computed: logits of 4 of a published Segmenter are exact to 1e-5
+        if difference > EXACTNESS_TOLERANCE * max(1.0, *(output.abs().max().item() for output in reference)):
             raise AssertionError(
                 f"the sliced model differs from the masked one by {difference:.2e}: a defect of upop_ray"
             )
@@ -219,17 +223,18 @@ class Point:
         else:
             first = checkpoint.step
             self._load(engine, checkpoint)
-        per_epoch = self.task.steps_per_epoch()
+        objective = self._objective()
+        per_epoch = objective.steps_per_epoch
         steps = epochs * per_epoch
         self._last_report = (time.monotonic(), first)
         self._watch.lap("start")
         with closing(engine):
-            for step in retrain(engine, self._objective(), settings, epochs, first):
+            for step in retrain(engine, objective, settings, epochs, first):
                 self._watch.lap("retrain")
                 done = step.step + 1
                 yield from self._after(step, "retrain", steps, {})
                 if done % per_epoch == 0:
-                    yield self._validated(engine, sliced, done, steps)
+                    yield self._validated(engine, sliced, done // per_epoch, (done, steps))
                 # after the validation, so that a resumed point has its rows
                 if self._checkpoint_due(done, steps):
                     self._save(engine, "retrain", done, shared)
@@ -242,10 +247,10 @@ class Point:
         return self.host.engine(model, settings)
 
     def _objective(self) -> Objective:
-        settings = self.experiment.distill
+        settings, steps = self.experiment.distill, self.experiment.epoch_steps
         if settings.weight == 0:
-            return Objective(self.task)
-        return Objective(self.task, settings, copy.deepcopy(self.prepared.model).to(self.host.device))
+            return Objective(self.task, epoch_steps=steps)
+        return Objective(self.task, settings, copy.deepcopy(self.prepared.model).to(self.host.device), steps)
 
     def _plain(self, engine: Engine, sliced: PreTrainedModel) -> PreTrainedModel:
         """The engine's model as it would be exported: whole, in fp32."""
@@ -253,14 +258,15 @@ class Point:
         plain.load_state_dict(engine.weights())
         return plain.to(self.host.device).eval()
 
-    def _validated(self, engine: Engine, sliced: PreTrainedModel, done: int, steps: int) -> Progress:
+    def _validated(self, engine: Engine, sliced: PreTrainedModel, epochs: int, progress: tuple[int, int]) -> Progress:
         metrics = self.task.evaluate(self._plain(engine, sliced), "validation")
         self._watch.lap("evaluate")
         engine.model.train()
+        done, steps = progress
         named_metrics = {f"validation/{name}": value for name, value in metrics.items()}
         self.rows.log("retrain", done, named_metrics)
         self._last_report = (time.monotonic(), done)
-        validation = (done // self.task.steps_per_epoch(), metrics[self.task.headline])
+        validation = (epochs, metrics[self.task.headline])
         return Progress("retrain", done, steps, named_metrics, validation)
 
     def _after(self, step: Step, phase: str, steps: int, extra: dict[str, float]) -> Iterator[Progress]:

@@ -11,7 +11,7 @@ from upop_ray.training.search import Step
 
 def retrain(engine: Engine, objective: Objective, settings: Retrain, epochs: int, first: int = 0) -> Iterator[Step]:
     """Take the steps from ``first`` to the end of ``epochs``."""
-    per_epoch = objective.task.steps_per_epoch()
+    per_epoch = objective.steps_per_epoch
     for step in range(first, epochs * per_epoch):
         rate = learning_rate(settings, step, per_epoch, epochs)
         loss = objective(engine, step)

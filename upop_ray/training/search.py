@@ -41,7 +41,7 @@ class MaskSearch:
 
     def run(self, settings: Search, first: int = 0) -> Iterator[Step]:
         """Take the steps from ``first`` on; the gates are 0 or 1 (or learned and 0) after the last one."""
-        steps = settings.epochs * self.objective.task.steps_per_epoch()
+        steps = settings.epochs * self.objective.steps_per_epoch
         if self.method.learns_gates and self._gate_optimizer is None:
             self._gate_optimizer = torch.optim.Adam(self.gates.tensors.values(), lr=settings.gate_learning_rate)
         for step in range(first, steps):

@@ -187,8 +187,8 @@ def vqa_outputs(model: nn.Module, example: Mapping[str, Tensor]) -> tuple[Tensor
 def vqa_paper_size(model: nn.Module) -> Size:
     """One image with 32 questions and 47 answers, as the paper's table counts them.
 
-    Its count takes the keys and values of the answer decoder over one question: 186.12 G is that, and 195.2 G would be
-    the count over the question of each answer.
+    The table's 186.1 G takes keys and values of the decoder from one question for all answers; from the question of
+    each answer they would make it 195.2 G.
     """
     inputs = vqa_example(model)
     questions = inputs["input_ids"].expand(PAPER_QUESTIONS, -1)

@@ -9,8 +9,8 @@ from transformers import BertTokenizer, BlipConfig, BlipImageProcessorPil, BlipP
 
 from upop_ray.data.shards import ShardedDataset, open_dataset
 from upop_ray.models.blip.caption import BlipCaption
-from upop_ray.models.blip.twins import BlipNlvr
 from upop_ray.models.blip.retrieval import BlipRetrieval
+from upop_ray.models.blip.twins import BlipNlvr
 from upop_ray.models.blip.vqa import BlipVqa
 from upop_ray.training.dense.warm import IMAGE_SIZE, VISION, pixel_statistics, warm_vision
 
