@@ -95,7 +95,7 @@ class SegmentBatches:
     :param split: what to train on
     :param order: which rows each step takes
     :param preprocessing: what the model expects; `image_size` is the side of the crops
-    :param resize: range of the random scale of photographs
+    :param resize: range of the random scale of photographs, of the size that they have in the data
     """
 
     split: SegmentedSplit

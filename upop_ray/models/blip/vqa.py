@@ -60,19 +60,19 @@ class BlipVqa(CorrectedBlip, BlipForQuestionAnswering):
         self,
         pixel_values: Tensor,
         input_ids: Tensor,
-        attention_mask: Tensor | None,
         answer_ids: Tensor,
-        answer_mask: Tensor | None,
         answer_rows: Tensor,
+        attention_mask: Tensor | None = None,
+        answer_mask: Tensor | None = None,
     ) -> Any:
         """Logits (answers, answer tokens, vocabulary) of the token after each token of an answer, as ``.logits``.
 
         :param pixel_values: (questions, 3, height, width), or (1, ...) of an image that all questions are about
         :param input_ids: (questions, tokens)
-        :param attention_mask: (questions, tokens), 0 for padding
         :param answer_ids: (answers, answer tokens)
-        :param answer_mask: (answers, answer tokens), 0 for padding
         :param answer_rows: (answers,) int64, the question that each answer belongs to, or (1,) where it is one for all
+        :param attention_mask: (questions, tokens), 0 for padding
+        :param answer_mask: (answers, answer tokens), 0 for padding
         """
         states = self.encode(pixel_values, input_ids, attention_mask)[answer_rows]
         state_mask = None if attention_mask is None else attention_mask[answer_rows]
@@ -171,17 +171,17 @@ def vqa_example(model: nn.Module) -> dict[str, Tensor]:
         model, input_ids=text_length(model, QUESTION_TOKENS), answer_ids=text_length(model, ANSWER_TOKENS)
     )
     rows = torch.zeros(1, dtype=torch.long, device=inputs["input_ids"].device)
-    whole = {name: torch.ones_like(inputs[name]) for name in ("input_ids", "answer_ids")}
-    masks = {"attention_mask": whole["input_ids"], "answer_mask": whole["answer_ids"]}
-    return inputs | masks | {"answer_rows": rows}
+    # without masks: nothing is padded, and transformers looks into masks, which the meta device cannot
+    return inputs | {"answer_rows": rows}
 
 
 def vqa_outputs(model: nn.Module, example: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
     """States of the questions, and logits of the answers."""
     assert isinstance(model, BlipVqa)
-    mask, rows = example["attention_mask"], example["answer_rows"]
-    states = model.encode(example["pixel_values"], example["input_ids"], mask)
-    return states, model.decode(states[rows], mask[rows], example["answer_ids"], example["answer_mask"])
+    states = model.encode(example["pixel_values"], example["input_ids"], example.get("attention_mask"))
+    rows, mask = example["answer_rows"], example.get("attention_mask")
+    state_mask = None if mask is None else mask[rows]
+    return states, model.decode(states[rows], state_mask, example["answer_ids"], example.get("answer_mask"))
 
 
 def vqa_paper_size(model: nn.Module) -> Size:

@@ -12,8 +12,8 @@ from transformers.models.vit.modeling_vit import ViTLayer
 class SegmenterConfig(ViTConfig):
     """Configuration of a dense Segmenter: that of its ViT, with ``num_labels`` classes and the mask transformer.
 
-    Layers of the mask transformer are as wide and have as many heads as those of the backbone. Defaults are those of
-    the published model; it was trained with ``drop_path_rate`` and ``decoder_dropout`` of 0.1.
+    Layers of the mask transformer are as wide and have as many heads as those of the backbone. Published
+    models are trained with a ``drop_path_rate`` and ``decoder_dropout`` of 0.1.
 
     :param decoder_layers: of the mask transformer
     :param decoder_dropout: in the mask transformer, where ``hidden_dropout_prob`` is that of the backbone
