@@ -43,7 +43,7 @@ def test_it_is_the_model_of_transformers_without_padding() -> None:
     assert set(model.state_dict()) == set(reference.state_dict())
     model.load_state_dict(reference.state_dict())
     questions, replies = texts((5, 5))[0], texts((4, 4), seed=1)[0]
-    logits = model(images(2), questions, None, replies, None, torch.arange(2)).logits
+    logits = model(images(2), questions, replies, torch.arange(2)).logits
     # shifted by one; the decoder reads the label before
     expected = reference(questions, images(2), labels=replies).loss
     torch.testing.assert_close(cross_entropy(logits[:, :-1].flatten(0, 1), replies[:, 1:].flatten()), expected)
@@ -59,14 +59,14 @@ def test_padding_of_questions_and_answers_changes_nothing(model: BlipVqa, smalle
     replies, rows = (2, 4, 3, 1), torch.tensor([0, 1, 2, 2])
     questions, mask = texts(QUESTIONS)
     answer_ids, answer_mask = texts(replies, seed=1)
-    logits = model(images(3), questions, mask, answer_ids, answer_mask, rows).logits
+    logits = model(images(3), questions, answer_ids, rows, mask, answer_mask).logits
     filled, filled_answers = texts(QUESTIONS, filling=9)[0], texts(replies, seed=1, filling=9)[0]
-    other = model(images(3), filled, mask, filled_answers, answer_mask, rows).logits
+    other = model(images(3), filled, filled_answers, rows, mask, answer_mask).logits
     torch.testing.assert_close(other[answer_mask.bool()], logits[answer_mask.bool()], rtol=0, atol=1e-6)
     for answer, (row, length) in enumerate(zip(rows.tolist(), replies, strict=True)):
         question = questions[row : row + 1, : QUESTIONS[row]]
         pixels, reply = images(3)[row : row + 1], answer_ids[answer : answer + 1, :length]
-        alone = model(pixels, question, None, reply, None, torch.zeros(1, dtype=torch.long)).logits
+        alone = model(pixels, question, reply, torch.zeros(1, dtype=torch.long)).logits
         torch.testing.assert_close(alone[0], logits[answer, :length], rtol=0, atol=4e-6)
 
 
@@ -78,7 +78,7 @@ def test_forward_is_encode_and_decode(model: BlipVqa) -> None:
     states = model.encode(images(3), questions, mask)
     assert states.shape == (3, 7, 32)
     expected = model.decode(states[rows], mask[rows], answer_ids, answer_mask)
-    assert torch.equal(model(images(3), questions, mask, answer_ids, answer_mask, rows).logits, expected)
+    assert torch.equal(model(images(3), questions, answer_ids, rows, mask, answer_mask).logits, expected)
 
 
 @torch.no_grad()
