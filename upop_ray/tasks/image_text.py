@@ -13,12 +13,12 @@ from upop_ray.data.image_text import (
     EvaluationPairs,
     ImageTextBatch,
     ImageTextBatches,
-    ImageTextSplit,
     evaluation_pairs,
     fixed_length,
     load_image_text,
 )
 from upop_ray.data.images import preprocessing_of
+from upop_ray.data.once import read_once
 from upop_ray.data.order import Cursor
 from upop_ray.data.shards import ShardedDataset
 from upop_ray.tasks.contrastive import (
@@ -64,7 +64,11 @@ class ImageTextRetrieval(ABC):
         self.preprocessing = preprocessing_of(processor, config.vision_config.image_size)
         self.tokenize = fixed_length(processor.tokenizer, self.text_length(experiment, model))
         self.batches = ImageTextBatches(
-            read_split(dataset, "train"), self.tokenize, self.preprocessing, experiment.batch_size, experiment.seed
+            read_once(load_image_text, dataset, "train"),
+            self.tokenize,
+            self.preprocessing,
+            experiment.batch_size,
+            experiment.seed,
         )
         self._pairs: dict[str, EvaluationPairs] = {}
         self._contrast: MomentumContrast | None = None
@@ -132,7 +136,7 @@ class ImageTextRetrieval(ABC):
     def pairs(self, split: str) -> EvaluationPairs:
         """All images of ``validation`` or ``test`` with their captions, read once."""
         if split not in self._pairs:
-            examples = read_split(self.dataset, SPLITS[split])
+            examples = read_once(load_image_text, self.dataset, SPLITS[split])
             self._pairs[split] = evaluation_pairs(examples, self.tokenize, self.preprocessing)
         return self._pairs[split]
 
@@ -153,14 +157,3 @@ class ImageTextRetrieval(ABC):
 def in_full(values: Tensor) -> Tensor:
     """bf16 as fp32, anything else as it is: losses over many candidates need the digits."""
     return values.float() if values.dtype == torch.bfloat16 else values
-
-
-_SPLITS_READ: dict[tuple[str, str, str], ImageTextSplit] = {}
-
-
-def read_split(dataset: ShardedDataset, name: str) -> ImageTextSplit:
-    """A decoded split, read once in a process: warm replicas go from point to point with it."""
-    key = (dataset.root, dataset.content_hash, name)
-    if key not in _SPLITS_READ:
-        _SPLITS_READ[key] = load_image_text(dataset, name)
-    return _SPLITS_READ[key]

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from upop_ray.config import Distillation
 from upop_ray.data.order import Cursor
-from upop_ray.tasks.collective import rank, world_size
+from upop_ray.tasks.collective import average, rank, world_size
 from upop_ray.tasks.spec import Loss, Task
 from upop_ray.training.engine import Engine
 
@@ -42,7 +42,10 @@ class Objective:
         assert self._teacher is not None
         with torch.no_grad():
             soft = self.task.logits(self._teacher, batch)
-        return self.settings.weight * divergence(loss.logits, soft, self.settings.temperature)
+        # rows of text differ in number from rank to rank; the mean over ranks is that of the global batch
+        rows = torch.tensor(float(len(soft)), device=soft.device)
+        share = rows / average(rows)
+        return self.settings.weight * share * divergence(loss.logits, soft, self.settings.temperature)
 
 
 def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
