@@ -48,7 +48,7 @@ def make_split(rows: int = ROWS, captions: int = 0) -> ImageTextSplit:
 
 @pytest.fixture
 def batches() -> ImageTextBatches:
-    return ImageTextBatches(make_split(), tokenize, PREPROCESSING, batch_size=8, seed=3)
+    return ImageTextBatches(make_split(), PREPROCESSING, 8, 3, tokenize)
 
 
 def equal(one: ImageTextBatch, other: ImageTextBatch) -> bool:
@@ -65,7 +65,7 @@ def test_shapes_and_types(batches: ImageTextBatches) -> None:
 @pytest.mark.parametrize("augmented", [True, False])
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_the_parts_of_the_ranks_are_the_global_batch(augmented: bool, world_size: int) -> None:
-    batches = ImageTextBatches(make_split(), tokenize, PREPROCESSING, 8, 3, augment=augmented)
+    batches = ImageTextBatches(make_split(), PREPROCESSING, 8, 3, tokenize, augment=augmented)
     whole = batches.batch(1, 1)
     parts = [batches.batch(1, 1, rank, world_size) for rank in range(world_size)]
     joined = ImageTextBatch(*(torch.cat([getattr(part, field) for part in parts]) for field in FIELDS))
@@ -73,29 +73,29 @@ def test_the_parts_of_the_ranks_are_the_global_batch(augmented: bool, world_size
 
 
 def test_a_batch_depends_on_its_place_and_the_seed_alone(batches: ImageTextBatches) -> None:
-    again = ImageTextBatches(make_split(), tokenize, PREPROCESSING, batch_size=8, seed=3)
+    again = ImageTextBatches(make_split(), PREPROCESSING, 8, 3, tokenize)
     batches.batch(0, 0)
     assert equal(batches.batch(2, 1), again.batch(2, 1))
-    other = ImageTextBatches(make_split(), tokenize, PREPROCESSING, batch_size=8, seed=4)
+    other = ImageTextBatches(make_split(), PREPROCESSING, 8, 4, tokenize)
     assert not equal(other.batch(2, 1), again.batch(2, 1))
 
 
 def test_an_epoch_shows_a_row_at_most_once_and_drops_the_incomplete_batch(batches: ImageTextBatches) -> None:
-    plain = ImageTextBatches(make_split(), tokenize, PREPROCESSING, 8, 3, augment=False)
+    plain = ImageTextBatches(make_split(), PREPROCESSING, 8, 3, tokenize, augment=False)
     assert len(plain) == 2
     seen = torch.cat([plain.batch(0, index).pixel_values for index in range(len(plain))])
     assert len(torch.unique(seen.flatten(1), dim=0)) == 16
 
 
 def test_a_row_gets_other_pixels_in_another_epoch() -> None:
-    batches = ImageTextBatches(make_split(8), tokenize, PREPROCESSING, batch_size=8, seed=0)
+    batches = ImageTextBatches(make_split(8), PREPROCESSING, 8, 0, tokenize)
     first, second = (batches.batch(epoch, 0).pixel_values.flatten(1).sum(1).sort().values for epoch in (0, 1))
     assert not torch.allclose(first, second, atol=1e-3)
 
 
 def test_images_keep_their_captions_and_concepts() -> None:
     split = make_split()
-    batches = ImageTextBatches(split, tokenize, PREPROCESSING, 8, 3, augment=False)
+    batches = ImageTextBatches(split, PREPROCESSING, 8, 3, tokenize, augment=False)
     batch = batches.batch(0, 1)
     prepared = PREPROCESSING.prepare(split.images)
     for pixels, ids, concept in zip(batch.pixel_values, batch.input_ids, batch.concept_ids, strict=True):
@@ -108,7 +108,7 @@ def test_images_keep_their_captions_and_concepts() -> None:
 @pytest.mark.parametrize("size", [0, ROWS + 1])
 def test_a_batch_size_that_the_split_cannot_fill_is_refused(size: int) -> None:
     with pytest.raises(ConfigError, match=f"batch_size: got {size}; use 1 to {ROWS}"):
-        ImageTextBatches(make_split(), tokenize, PREPROCESSING, size, 0)
+        ImageTextBatches(make_split(), PREPROCESSING, size, 0, tokenize)
 
 
 def test_a_batch_that_the_workers_cannot_share_is_refused(batches: ImageTextBatches) -> None:

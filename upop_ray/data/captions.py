@@ -1,13 +1,13 @@
 """Images with the captions that a model is to write."""
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from upop_ray.data.images import Preprocessing, decode_all
-from upop_ray.data.order import Cursor, Order
+from upop_ray.data.batches import ShuffledBatches
+from upop_ray.data.images import decode_all
+from upop_ray.data.order import Cursor
 from upop_ray.data.shards import ShardedDataset
 from upop_ray.errors import DataError
 
@@ -59,30 +59,8 @@ class CaptionBatch:
 
 
 @dataclass(frozen=True)
-class CaptionBatches:
-    """Deterministic training batches; `len()` is the number of steps of an epoch, an incomplete last batch is dropped.
-
-    :param batch_size: the size of the global batch, over all ranks
-    :param seed: of order, captions and augmentation
-    :raises ConfigError: the split has fewer rows than a batch
-    """
-
-    split: CaptionSplit
-    preprocessing: Preprocessing
-    batch_size: int
-    seed: int
-
-    def __post_init__(self) -> None:
-        # fails here rather than at the first step
-        _ = self.order
-
-    @cached_property
-    def order(self) -> Order:
-        """Which rows each step takes."""
-        return Order(len(self.split), self.batch_size, self.seed)
-
-    def __len__(self) -> int:
-        return len(self.order)
+class CaptionBatches(ShuffledBatches[CaptionSplit]):
+    """Augmented images, each with one of its captions drawn anew."""
 
     def batch(self, cursor: Cursor, rank: int = 0, world_size: int = 1) -> CaptionBatch:
         """Return the part of a rank of a global batch; see :meth:`Order.step`."""

@@ -2,15 +2,15 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from upop_ray.data.batches import ShuffledBatches
 from upop_ray.data.images import Preprocessing, decode_all
-from upop_ray.data.order import Cursor, Order, Rows
+from upop_ray.data.order import Cursor, Rows
 from upop_ray.data.shards import ShardedDataset
 from upop_ray.errors import DataError
 
@@ -84,35 +84,15 @@ def fixed_length(tokenizer: Any, length: int) -> Tokenize:
 
 
 @dataclass(frozen=True)
-class ImageTextBatches:
-    """Deterministic training batches; `len()` is the number of steps of an epoch, an incomplete last batch is dropped.
+class ImageTextBatches(ShuffledBatches[ImageTextSplit]):
+    """Images with captions drawn anew, as tokens.
 
-    :param split: what to train on
     :param tokenize: see :data:`Tokenize`
-    :param preprocessing: what the model expects
-    :param batch_size: the size of the global batch, over all ranks
-    :param seed: of order, captions and augmentation
-    :raises ConfigError: the split has fewer rows than a batch
+    :param augment: whether images are changed at random
     """
 
-    split: ImageTextSplit
     tokenize: Tokenize
-    preprocessing: Preprocessing
-    batch_size: int
-    seed: int
     augment: bool = True
-
-    def __post_init__(self) -> None:
-        # fails here rather than at the first step
-        _ = self.order
-
-    @cached_property
-    def order(self) -> Order:
-        """Which rows each step takes."""
-        return Order(len(self.split), self.batch_size, self.seed)
-
-    def __len__(self) -> int:
-        return len(self.order)
 
     def batch(self, epoch: int, index: int, rank: int = 0, world_size: int = 1) -> ImageTextBatch:
         """Return the part of a rank of a global batch; see :meth:`Order.step`."""

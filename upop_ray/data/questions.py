@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from upop_ray.data.images import Preprocessing, decode_all
-from upop_ray.data.order import Cursor, Order
+from upop_ray.data.batches import ShuffledBatches
+from upop_ray.data.images import decode_all
+from upop_ray.data.order import Cursor
 from upop_ray.data.shards import ShardedDataset
 from upop_ray.errors import DataError
 
@@ -99,30 +99,8 @@ class QuestionBatch:
 
 
 @dataclass(frozen=True)
-class QuestionBatches:
-    """Deterministic training batches; `len()` is the number of steps of an epoch, an incomplete last batch is dropped.
-
-    :param batch_size: questions of the global batch, over all ranks
-    :param seed: of order and augmentation
-    :raises ConfigError: the split has fewer questions than a batch
-    """
-
-    split: QuestionSplit
-    preprocessing: Preprocessing
-    batch_size: int
-    seed: int
-
-    def __post_init__(self) -> None:
-        # fails here rather than at the first step
-        _ = self.order
-
-    @cached_property
-    def order(self) -> Order:
-        """Which questions each step takes."""
-        return Order(len(self.split), self.batch_size, self.seed)
-
-    def __len__(self) -> int:
-        return len(self.order)
+class QuestionBatches(ShuffledBatches[QuestionSplit]):
+    """Questions with their images, augmented."""
 
     def batch(self, cursor: Cursor, rank: int = 0, world_size: int = 1) -> QuestionBatch:
         """Return the part of a rank of a global batch; see :meth:`Order.step`."""

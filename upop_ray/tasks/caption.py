@@ -1,6 +1,6 @@
 """Captioning: a language model loss on prompt and caption, evaluation by beam search (ALGORITHM, section 3)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -18,13 +18,13 @@ from upop_ray.tasks.caption_metrics import CaptionScores
 from upop_ray.tasks.collective import average
 from upop_ray.tasks.evaluation import SPLITS, device_of, over_ranks
 from upop_ray.tasks.language import Tokens, cleaned, decoded, next_tokens, padded, predictions, text_losses, tokenised
-from upop_ray.tasks.spec import Gathered, Loss
+from upop_ray.tasks.spec import Loss, StatelessTask
 
 #: images at once; beams multiply what the decoder holds of them
 _IMAGES = 32
 
 
-class Caption:
+class Caption(StatelessTask):
     """Captioning by models that answer with ``logits`` and ``generate`` as BlipForConditionalGeneration does."""
 
     def __init__(self, experiment: Experiment, dataset: ShardedDataset, processor: Any, model: nn.Module) -> None:
@@ -54,14 +54,8 @@ class Caption:
     def steps_per_epoch(self) -> int:
         return len(self.batches)
 
-    def start(self, model: nn.Module) -> None:
-        """Nothing is made of the model."""
-
     def batch(self, cursor: Cursor, rank: int, world_size: int) -> CaptionBatch:
         return self.batches.batch(cursor, rank, world_size)
-
-    def prepare(self, gathered: Gathered) -> None:
-        """Nothing needs the online weights."""
 
     def loss(self, model: nn.Module, forward: Callable[..., Any], batch: CaptionBatch, cursor: Cursor) -> Loss:
         rows, targets = self._predicted(forward, batch, device_of(model))
@@ -84,12 +78,6 @@ class Caption:
         model.eval()
         tokens = over_ranks(torch.split(images, _IMAGES), lambda part: self._generated(model, part))
         return decoded(self.tokenizer, tokens, self.starts)
-
-    def state(self) -> dict[str, Tensor]:
-        return {}
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """There is none."""
 
     def _predicted(
         self, forward: Callable[..., Any], batch: CaptionBatch, device: torch.device

@@ -20,13 +20,13 @@ from upop_ray.data.shards import ShardedDataset
 from upop_ray.data.views import Drawings, Photographs, Views
 from upop_ray.errors import ConfigError
 from upop_ray.tasks.evaluation import BATCH, SPLITS, device_of, over_ranks
-from upop_ray.tasks.spec import Gathered, Loss
+from upop_ray.tasks.spec import Loss, StatelessTask
 
 _VIEWS: Mapping[str, type[Views]] = {"photographs": Photographs, "drawings": Drawings}
 _TOP = (1, 5)
 
 
-class Classification:
+class Classification(StatelessTask):
     """Classification for models that map ``pixel_values`` to ``logits`` (ViTForImageClassification and its like)."""
 
     headline = "acc1"
@@ -58,14 +58,8 @@ class Classification:
     def steps_per_epoch(self) -> int:
         return len(self.batches)
 
-    def start(self, model: nn.Module) -> None:
-        """Nothing is kept of the model."""
-
     def batch(self, cursor: Cursor, rank: int, world_size: int) -> ClassBatch:
         return self.batches.batch(cursor, rank, world_size)
-
-    def prepare(self, gathered: Gathered) -> None:
-        """Nothing is needed of the weights."""
 
     def loss(self, model: nn.Module, forward: Callable[..., Any], batch: ClassBatch, cursor: Cursor) -> Loss:
         logits = classified(forward, batch.pixel_values, device_of(model))
@@ -87,12 +81,6 @@ class Classification:
         rows = [range(first, min(first + BATCH, len(examples))) for first in range(0, len(examples), BATCH)]
         found = over_ranks(rows, compute)
         return {f"acc{k}": 100 * share for k, share in zip(_TOP, found.double().mean(0).tolist(), strict=True)}
-
-    def state(self) -> dict[str, Tensor]:
-        return {}
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """There is nothing to restore."""
 
 
 def labels_of(names: Sequence[str], id2label: Mapping[int, str]) -> Tensor:

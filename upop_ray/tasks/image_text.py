@@ -63,12 +63,9 @@ class ImageTextRetrieval(ABC):
         config: Any = model.config
         self.preprocessing = preprocessing_of(processor, config.vision_config.image_size)
         self.tokenize = fixed_length(processor.tokenizer, self.text_length(experiment, model))
+        training = read_once(load_image_text, dataset, "train")
         self.batches = ImageTextBatches(
-            read_once(load_image_text, dataset, "train"),
-            self.tokenize,
-            self.preprocessing,
-            experiment.batch_size,
-            experiment.seed,
+            training, self.preprocessing, experiment.batch_size, experiment.seed, self.tokenize
         )
         self._pairs: dict[str, EvaluationPairs] = {}
         self._contrast: MomentumContrast | None = None

@@ -1,6 +1,6 @@
 """Reasoning about two images (NLVR2): whether a statement is true of them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,10 +16,10 @@ from upop_ray.data.pairs import PairBatch, PairBatches, load_pairs
 from upop_ray.data.shards import ShardedDataset
 from upop_ray.errors import ConfigError
 from upop_ray.tasks.evaluation import BATCH, SPLITS, device_of, over_ranks
-from upop_ray.tasks.spec import Gathered, Loss
+from upop_ray.tasks.spec import Loss, StatelessTask
 
 
-class Nlvr:
+class Nlvr(StatelessTask):
     """NLVR2 for models that map two images a row and a statement to ``logits`` of false and true (BLIP-NLVR2)."""
 
     headline = "accuracy"
@@ -47,14 +47,8 @@ class Nlvr:
     def steps_per_epoch(self) -> int:
         return len(self.batches)
 
-    def start(self, model: nn.Module) -> None:
-        """Nothing is kept of the model."""
-
     def batch(self, cursor: Cursor, rank: int, world_size: int) -> PairBatch:
         return self.batches.batch(cursor, rank, world_size)
-
-    def prepare(self, gathered: Gathered) -> None:
-        """Nothing is needed of the weights."""
 
     def loss(self, model: nn.Module, forward: Callable[..., Any], batch: PairBatch, cursor: Cursor) -> Loss:
         logits = judged(forward, batch, device_of(model))
@@ -75,12 +69,6 @@ class Nlvr:
 
         rows = [range(first, min(first + BATCH, len(examples))) for first in range(0, len(examples), BATCH)]
         return scores(over_ranks(rows, compute).bool().tolist(), examples.statements)
-
-    def state(self) -> dict[str, Tensor]:
-        return {}
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """There is nothing to restore."""
 
 
 def _require_positions(text_length: int, positions: int) -> None:

@@ -1,6 +1,6 @@
 """Semantic segmentation: cross-entropy over pixels, mean intersection over union by a sliding window."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,13 +20,13 @@ from upop_ray.errors import ConfigError
 from upop_ray.tasks.collective import average
 from upop_ray.tasks.evaluation import BATCH, SPLITS, device_of, over_ranks
 from upop_ray.tasks.sliding_window import SlidingWindow
-from upop_ray.tasks.spec import Gathered, Loss
+from upop_ray.tasks.spec import Loss, StatelessTask
 
 #: logits that an evaluation batch may have: 256 MiB of them
 _LOGITS_AT_ONCE = 2**26
 
 
-class Segmentation:
+class Segmentation(StatelessTask):
     """Segmentation for models that answer images with ``logits`` of their size (Segmenter and its like)."""
 
     headline = "mean_iou"
@@ -57,14 +57,8 @@ class Segmentation:
     def steps_per_epoch(self) -> int:
         return len(self.batches)
 
-    def start(self, model: nn.Module) -> None:
-        """Nothing is kept of the model."""
-
     def batch(self, cursor: Cursor, rank: int, world_size: int) -> SegmentBatch:
         return self.batches.batch(cursor, rank, world_size)
-
-    def prepare(self, gathered: Gathered) -> None:
-        """Nothing is needed of the weights."""
 
     def loss(self, model: nn.Module, forward: Callable[..., Any], batch: SegmentBatch, cursor: Cursor) -> Loss:
         device = device_of(model)
@@ -78,12 +72,6 @@ class Segmentation:
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
         examples = read_once(load_segments, self.dataset, SPLITS[split])
         return segmentation_metrics(confusion_of(model.eval(), examples, self.preprocessing, self.window), self.classes)
-
-    def state(self) -> dict[str, Tensor]:
-        return {}
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """There is no state."""
 
 
 def pixel_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -62,3 +62,19 @@ class Task(Protocol):
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Restore what :meth:`state` gave, after :meth:`start`."""
+
+
+class StatelessTask:
+    """The part of a :class:`Task` that keeps nothing: no momentum encoder, no queue."""
+
+    def start(self, model: nn.Module) -> None:
+        """Nothing is made of the model."""
+
+    def prepare(self, gathered: Gathered) -> None:
+        """Nothing needs the online weights."""
+
+    def state(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """There is none."""

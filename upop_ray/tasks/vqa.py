@@ -1,6 +1,6 @@
 """Visual question answering: weighted answers in training, a fixed answer list or generation in evaluation."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from upop_ray.data.shards import ShardedDataset
 from upop_ray.errors import ConfigError
 from upop_ray.tasks.evaluation import SPLITS, device_of, over_ranks
 from upop_ray.tasks.language import Tokens, cleaned, decoded, next_tokens, padded, predictions, text_losses, tokenised
-from upop_ray.tasks.spec import Gathered, Loss
+from upop_ray.tasks.spec import Loss, StatelessTask
 from upop_ray.tasks.vqa_accuracy import accuracies
 
 #: questions at once in evaluation
@@ -44,7 +44,7 @@ class VqaBatch:
     weights: Tensor
 
 
-class Vqa:
+class Vqa(StatelessTask):
     """Question answering by models with the forward, ``encode``, ``decode`` and ``generate`` of family blip_vqa."""
 
     headline = "accuracy"
@@ -72,9 +72,6 @@ class Vqa:
     def steps_per_epoch(self) -> int:
         return len(self.batches)
 
-    def start(self, model: nn.Module) -> None:
-        """Nothing is made of the model."""
-
     def batch(self, cursor: Cursor, rank: int, world_size: int) -> VqaBatch:
         drawn = self.batches.batch(cursor, rank, world_size)
         heaviest = [question.heaviest(self.settings.answers_per_question) for question in drawn.questions]
@@ -87,9 +84,6 @@ class Vqa:
             torch.arange(len(counts)).repeat_interleave(counts),
             torch.tensor([weight for _, weight in pairs]),
         )
-
-    def prepare(self, gathered: Gathered) -> None:
-        """Nothing needs the online weights."""
 
     def loss(self, model: nn.Module, forward: Callable[..., Any], batch: VqaBatch, cursor: Cursor) -> Loss:
         rows, targets = self._predicted(forward, batch, device_of(model))
@@ -115,12 +109,6 @@ class Vqa:
             return [self.choices[index] for index in chosen.tolist()]
         tokens = over_ranks(parts, lambda rows: self._generated(model, data, rows))
         return decoded(self.tokenizer, tokens, (self.answer_start, self.question_start))
-
-    def state(self) -> dict[str, Tensor]:
-        return {}
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """There is none."""
 
     def _predicted(self, forward: Callable[..., Any], batch: VqaBatch, device: torch.device) -> tuple[Tensor, Tensor]:
         """Logits of the answers' tokens, and the targets that they are among."""
