@@ -15,10 +15,10 @@ sweep: $(READY)
 	@$(VENV)/bin/python -m upop_ray.sweep $(EXPERIMENT) $(ARGS)
 
 test: lint
-	$(VENV)/bin/python -m pytest -q
+	$(VENV)/bin/python -m pytest -q -n 2 --dist loadfile
 
 test-all: lint
-	$(VENV)/bin/python -m pytest -q -m "not gpu"
+	$(VENV)/bin/python -m pytest -q -n 2 --dist loadfile -m "not gpu"
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .
