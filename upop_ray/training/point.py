@@ -19,13 +19,14 @@ from upop_ray.pruning.methods import METHODS, unsearched_masks
 from upop_ray.pruning.ranking import Ranking, require_feasible
 from upop_ray.pruning.site import Keep, kept_share
 from upop_ray.store import PointPaths, Store
-from upop_ray.tasks.collective import gather, rank, world_size
+from upop_ray.tasks.collective import rank, world_size
 from upop_ray.tracking import MetricRows
 from upop_ray.training.checkpoint import Attempt, Checkpoint, latest_checkpoint, named
 from upop_ray.training.engine import Engine, EngineFactory, EngineSettings
 from upop_ray.training.finish import Outcome, dense_facts, finish
 from upop_ray.training.objective import Objective
 from upop_ray.training.prepared import Prepared
+from upop_ray.training.ranks import own_slices, stacked
 from upop_ray.training.retrain import retrain
 from upop_ray.training.search import MaskSearch, Step
 
@@ -160,7 +161,7 @@ class Point:
         if checkpoint is not None:
             first = checkpoint.step
             self._load(engine, checkpoint)
-            search.load_state(self._own(checkpoint, "search"), settings)
+            search.load_state(own_slices(checkpoint, "search"), settings)
         steps = settings.epochs * objective.steps_per_epoch
         self._last_report = (time.monotonic(), first)
         self._watch.lap("start")
@@ -170,7 +171,9 @@ class Point:
                 extra = {f"kept/{name}": share for name, share in kept_share(self.sites, search.keep).items()}
                 yield from self._after(step, "search", steps, {"ratio": step.ratio} | extra)
                 if self._checkpoint_due(step.step + 1, steps):
-                    self._save(engine, "search", step.step + 1, self._shared(named("search", search.state())))
+                    self._save(
+                        engine, "search", step.step + 1, stacked(named("search", search.state()), self.host.device)
+                    )
             weights = engine.weights()
         return search.keep, folded_state(weights, self.sites, gates.tensors, search.keep)
 
@@ -290,7 +293,7 @@ class Point:
         """Collect the state on all ranks; rank 0 writes it."""
         tensors = named("weights", engine.weights()) | named("optimizer", engine.optimizer_state())
         tensors |= named("task", {name: value.cpu() for name, value in self.task.state().items()}) | extra
-        tensors |= self._shared({"rng": torch.get_rng_state()})
+        tensors |= stacked({"rng": torch.get_rng_state()}, self.host.device)
         facts = {"facts": self.facts, "seconds": self.seconds, "world_size": world_size()}
         if rank() == 0:
             self.host.attempt.save(Checkpoint(phase, step, tensors, facts, self.rows))
@@ -298,18 +301,4 @@ class Point:
     def _load(self, engine: Engine, checkpoint: Checkpoint) -> None:
         engine.load(checkpoint.part("weights"), checkpoint.part("optimizer"))
         self.task.load_state(checkpoint.part("task"))
-        torch.set_rng_state(self._own(checkpoint, "rng")[""])
-
-    def _shared(self, own: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Tensors that differ between ranks, stacked: (world, ...)."""
-        return {name: gather(value[None].to(self.host.device)).cpu() for name, value in own.items()}
-
-    def _own(self, checkpoint: Checkpoint, prefix: str) -> dict[str, Tensor]:
-        """This rank's slice of stacked tensors; on another number of workers scores are averaged, others rank 0's."""
-        stacked = checkpoint.part(prefix) | ({"": checkpoint.tensors[prefix]} if prefix in checkpoint.tensors else {})
-        same = checkpoint.facts["world_size"] == world_size()
-        own = {}
-        for name, value in stacked.items():
-            is_score = name.startswith("score/") and not same
-            own[name] = value.mean(0) if is_score else value[rank() if same else 0]
-        return own
+        torch.set_rng_state(own_slices(checkpoint, "rng")[""])

@@ -1,0 +1,23 @@
+"""State that differs between the ranks of a replica, on its way into a checkpoint and out of it."""
+
+import torch
+from torch import Tensor
+
+from upop_ray.tasks.collective import gather, rank, world_size
+from upop_ray.training.checkpoint import Checkpoint
+
+
+def stacked(own: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """Tensors of all ranks, one behind the other: (world, ...), on the CPU of each rank."""
+    return {name: gather(value[None].to(device)).cpu() for name, value in own.items()}
+
+
+def own_slices(checkpoint: Checkpoint, prefix: str) -> dict[str, Tensor]:
+    """This rank's slice of stacked tensors; on another number of workers scores are averaged, others rank 0's."""
+    found = checkpoint.part(prefix) | ({"": checkpoint.tensors[prefix]} if prefix in checkpoint.tensors else {})
+    same = checkpoint.facts["world_size"] == world_size()
+    own = {}
+    for name, value in found.items():
+        is_score = name.startswith("score/") and not same
+        own[name] = value.mean(0) if is_score else value[rank() if same else 0]
+    return own
