@@ -1,20 +1,23 @@
-"""The dense BLIPs of the built-in data: one vocabulary, one shape, four heads."""
+"""The dense BLIPs of the built-in data."""
 
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from transformers import BertTokenizer, BlipConfig, BlipImageProcessorPil, BlipProcessor, PreTrainedModel
 
+from upop_ray.data.checkpoints import resolve_checkpoint
 from upop_ray.data.shards import ShardedDataset, open_dataset
 from upop_ray.models.blip.caption import BlipCaption
+from upop_ray.models.blip.nlvr import load_nlvr
 from upop_ray.models.blip.retrieval import BlipRetrieval
-from upop_ray.models.blip.twins import BlipNlvr
 from upop_ray.models.blip.vqa import BlipVqa
+from upop_ray.models.spec import Source
 from upop_ray.training.dense.warm import IMAGE_SIZE, VISION, pixel_statistics, warm_vision
 
-WORDS = 2400
 TEXT_LAYERS = 2
 #: positions of the longest text of any task
 POSITIONS = 32
@@ -27,29 +30,50 @@ _WORD = re.compile(r"\w+|[^\w\s]")
 Builder: TypeAlias = Callable[[ShardedDataset], tuple[PreTrainedModel, Any]]
 
 
-def dense_blip(kind: Callable[[BlipConfig], PreTrainedModel]) -> Builder:
+@dataclass(frozen=True)
+class TextShape:
+    """Width, heads and pieces of the vocabulary of a text stack."""
+
+    width: int = 128
+    heads: int = 4
+    pieces: int = 2400
+
+
+#: question answering has two stacks, and two-image reasoning starts from it; kept small for what is shipped
+SMALL = TextShape(width=96, heads=3, pieces=1600)
+
+
+def dense_blip(kind: Callable[[BlipConfig], PreTrainedModel], shape: TextShape) -> Builder:
     """A builder of an untrained BLIP, its vision tower warm from the built-in CLIP, and its processor."""
 
     def build(dataset: ShardedDataset) -> tuple[PreTrainedModel, Any]:
-        tokenizer = BertTokenizer(vocab=vocabulary(), model_max_length=POSITIONS)
-        model = kind(dense_config(tokenizer))
+        tokenizer = BertTokenizer(vocab=vocabulary(shape.pieces), model_max_length=POSITIONS)
+        model = kind(dense_config(tokenizer, shape))
         warm_vision(model, "vision_model")
         return model, BlipProcessor(image_processor(), tokenizer)
 
     return build
 
 
-def vocabulary() -> dict[str, int]:
+def dense_nlvr(dataset: ShardedDataset) -> tuple[PreTrainedModel, Any]:
+    """A BLIP-NLVR2 that starts from the built-in question answering, as published ones do from a trained BLIP."""
+    model, processor = load_nlvr(Source(Path(resolve_checkpoint("builtin:blip_vqa"))))
+    model.train()
+    return model, processor
+
+
+def vocabulary(count: int) -> dict[str, int]:
     """WordPiece vocabulary of the built-in texts: every character, and the most frequent words as one piece each.
 
-    Only training splits are read. Whole words keep captions and answers short; what is rare is spelled.
+    Only training splits are read; ``count`` pieces are in it. Whole words keep captions and answers short; what is
+    rare is spelled.
     """
     said, tags = Counter(_words(_said())), Counter(_words(_tags()))
     characters = sorted({character for word in (*said, *tags) for character in word})
     pieces = [*_SPECIAL, *characters, *(f"##{character}" for character in characters)]
     ordered = [*_by_frequency(said), *_by_frequency(tags)]
     words = [word for word in dict.fromkeys(ordered) if len(word) > 1]
-    room = WORDS - len(pieces) - len(_STARTS)
+    room = count - len(pieces) - len(_STARTS)
     return {piece: number for number, piece in enumerate([*pieces, *words[:room], *_STARTS])}
 
 
@@ -76,17 +100,17 @@ def _tags() -> Iterator[str]:
         yield from tags
 
 
-def dense_config(tokenizer: BertTokenizer) -> BlipConfig:
-    """Shape of the built-in BLIPs: 4 vision and 2 text layers of width 128."""
-    width, vocabulary = 128, tokenizer.get_vocab()
+def dense_config(tokenizer: BertTokenizer, shape: TextShape) -> BlipConfig:
+    """Configuration of a built-in BLIP: 4 vision layers of width 128, and 2 text layers."""
+    width, vocabulary = shape.width, tokenizer.get_vocab()
     text = {
         "vocab_size": len(vocabulary),
         "hidden_size": width,
-        "encoder_hidden_size": width,
+        "encoder_hidden_size": VISION["hidden_size"],
         "intermediate_size": 4 * width,
         "projection_dim": width,
         "num_hidden_layers": TEXT_LAYERS,
-        "num_attention_heads": 4,
+        "num_attention_heads": shape.heads,
         "max_position_embeddings": POSITIONS,
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
@@ -105,8 +129,8 @@ def image_processor() -> BlipImageProcessorPil:
 
 
 DENSE_BLIP: Mapping[str, Builder] = {
-    "blip_retrieval": dense_blip(BlipRetrieval),
-    "blip_caption": dense_blip(BlipCaption),
-    "blip_vqa": dense_blip(BlipVqa),
-    "blip_nlvr": dense_blip(BlipNlvr),
+    "blip_retrieval": dense_blip(BlipRetrieval, TextShape()),
+    "blip_caption": dense_blip(BlipCaption, TextShape()),
+    "blip_vqa": dense_blip(BlipVqa, SMALL),
+    "blip_nlvr": dense_nlvr,
 }

@@ -18,7 +18,7 @@ def dense_vit(dataset: ShardedDataset) -> tuple[PreTrainedModel, Any]:
 
 def dense_segmenter(dataset: ShardedDataset) -> tuple[PreTrainedModel, Any]:
     """A Segmenter with patches of 8 pixels over the classes of the data set, and its image processor."""
-    shape = {"hidden_size": 96, "intermediate_size": 384, "num_hidden_layers": 4, "num_attention_heads": 3}
+    shape = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 4, "num_attention_heads": 2}
     shape |= {"image_size": IMAGE_SIZE, "patch_size": 8, "decoder_layers": 1}
     return Segmenter(SegmenterConfig(**shape, **_labels(dataset))), image_processor()
 
