@@ -77,7 +77,7 @@ def answer_loss(model: BlipVqa, pixels: Tensor, question: str, answer: str, smoo
     """Token by token, without padding."""
     question_ids, answer_ids = (torch.tensor([tokens]) for tokens in (ids(question, QUESTION), ids(answer, START)))
     masks = (torch.ones_like(question_ids), torch.ones_like(answer_ids))
-    output = model(pixels[None], question_ids, masks[0], answer_ids, masks[1], torch.tensor([0]))
+    output = model(pixels[None], question_ids, answer_ids, torch.tensor([0]), *masks)
     logs = output.logits[0].log_softmax(1)
     total = torch.zeros((), dtype=logs.dtype)
     for place, target in enumerate(answer_ids[0, 1:].tolist()):

@@ -46,13 +46,15 @@ def test_every_parameter_has_one_optimizer(name: str) -> None:
     groups = [group for each in pretrain.optimizers(model, pretrain.Recipe()) for group in each.param_groups]
     owned = [id(parameter) for group in groups for parameter in group["params"]]
     assert sorted(owned) == sorted(id(parameter) for parameter in model.parameters())
-    linear = [module for layer in blocks(model) for module in layer.modules() if isinstance(module, nn.Linear)]
+    linear = {module for layer in blocks(model) for module in layer.modules() if isinstance(module, nn.Linear)}
     assert len(groups[0]["params"]) == len(linear)
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:
-    """The members of all lists of layers, none inside another."""
-    return [layer for module in model.modules() if isinstance(module, nn.ModuleList) for layer in module]
+    """The members of all lists and sequences of layers."""
+    return [
+        layer for module in model.modules() if isinstance(module, nn.ModuleList | nn.Sequential) for layer in module
+    ]
 
 
 def test_pretraining_writes_a_checkpoint_that_holds_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
