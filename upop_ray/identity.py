@@ -22,10 +22,14 @@ _SEARCH_OF = {
 
 
 def point_settings(experiment: Experiment) -> dict[str, Any]:
-    """The settings that decide what a point computes; those that its method does not read are left out."""
+    """The settings that decide what a point computes; those that it does not read are left out."""
     settings = experiment.model_dump(mode="json", exclude=set(NOT_HASHED))
     read = _SEARCH_OF_ALL | _SEARCH_OF[experiment.search.method]
     settings["search"] = {name: value for name, value in settings["search"].items() if name in read}
+    if experiment.distill.weight == 0:
+        del settings["distill"]
+    if settings["task"].get("loss") == "in_batch":
+        del settings["task"]["momentum"]
     return settings
 
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from upop_ray.pruning.schedule import cosine, is_update, removed_gate, removed_ratio
+from upop_ray.pruning.schedule import cosine, is_update, polynomial, removed_gate, removed_ratio
 
 
 @pytest.mark.parametrize("ratio", [0.1, 0.5, 0.9])
@@ -45,3 +45,9 @@ def test_the_cosine_goes_from_initial_to_minimum() -> None:
     assert cosine(10, 10, 3.0, 1.0) == pytest.approx(1.0)
     # cos(pi / 3) = 1 / 2
     assert cosine(1, 3, 4.0) == pytest.approx(3.0)
+
+
+def test_the_polynomial_falls_from_its_start_to_its_minimum() -> None:
+    assert polynomial(0, 100, 4e-3, 1e-5) == 4e-3
+    assert polynomial(100, 100, 4e-3, 1e-5) == 1e-5
+    assert polynomial(50, 100, 1.0) == pytest.approx(0.5**0.9)

@@ -130,5 +130,5 @@ def test_accuracy_and_consistency_of_a_hand_computed_case() -> None:
 
 
 def test_texts_longer_than_the_model_reads_are_refused(dataset: ShardedDataset) -> None:
-    with pytest.raises(ConfigError, match=r"task\.text_length: got 36, the model has 16 positions; use at most 16"):
+    with pytest.raises(ConfigError, match=r"task\.text_length: got 36, the model has 16 positions; use 3 to 16"):
         task_of(dataset, text_length=36)

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from upop_ray.config.base import Finite, FromList, NonNegativeFloat, Part, Positive, PositiveFloat, Ratio
+from upop_ray.config.base import Finite, FromList, NonNegativeFloat, Part, Positive, PositiveFloat, Ratio, Share
 from upop_ray.config.tasks import RerankedRetrieval, Retrieval, TaskSettings
 from upop_ray.errors import ConfigError
 
@@ -35,6 +35,8 @@ class Optimizer(Part):
 
     name: Literal["adamw", "sgd"] = "adamw"
     weight_decay: NonNegativeFloat = 0.05
+    #: of sgd, in Nesterov's form where it is not 0 (published Segmenter: 0.9)
+    momentum: Share = 0.0
     betas: Annotated[tuple[Finite, Finite], FromList] = (0.9, 0.999)
     epsilon: PositiveFloat = 1e-8
     #: largest gradient norm; 0 does not clip, as published
@@ -76,12 +78,16 @@ class Search(Part):
 
 
 class Retrain(Part):
-    """Training of the sliced model; ``schedule`` says whether the cosine falls each step or each epoch (published)."""
+    """Training of the sliced model.
+
+    ``schedule``: a cosine that falls each ``step`` or each ``epoch`` (published), or ``polynomial`` with power 0.9 each
+    step (published Segmenter).
+    """
 
     epochs: Positive = 1
     learning_rate: PositiveFloat = 1e-4
     minimum_learning_rate: NonNegativeFloat = 0.0
-    schedule: Literal["step", "epoch"] = "step"
+    schedule: Literal["step", "epoch", "polynomial"] = "step"
 
 
 class Distillation(Part):
@@ -126,7 +132,7 @@ class Sweep(Part):
 
     ratios: Annotated[tuple[Ratio, ...], FromList] = (0.5,)
     methods: Annotated[tuple[MethodName, ...], FromList] = ("upop",)
-    seeds: Annotated[tuple[int, ...], FromList] = (0,)
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], FromList] = (0,)
     #: dotted setting -> {uniform: [low, high]} | {log_uniform: [low, high]} | {choice: [...]}
     space: dict[str, dict[str, list[Any]]] = {}
     samples: Positive = 1
@@ -151,7 +157,7 @@ class Experiment(Part):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "experiment"
     store: str = "results"
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     #: examples of one step over all workers
     batch_size: Positive = 128
     #: steps that count as an epoch, each epoch over other examples; 0 is a pass over the data

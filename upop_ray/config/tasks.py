@@ -107,7 +107,7 @@ class Segmentation(Part):
     #: step of the window; 0 takes the window's side
     stride: Annotated[int, Field(ge=0)] = 0
     #: scales of the evaluation (published multi scale: 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, each with its mirror image)
-    scales: Annotated[tuple[PositiveFloat, ...], FromList, Field(min_length=1)] = (1.0,)
+    scales: Annotated[tuple[Annotated[float, Field(ge=0.1, le=10)], ...], FromList, Field(min_length=1)] = (1.0,)
     mirror: bool = False
     #: range of the random scale of training images
     resize: Annotated[tuple[PositiveFloat, PositiveFloat], FromList] = (0.5, 2.0)

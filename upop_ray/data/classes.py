@@ -66,7 +66,7 @@ def load_classes(dataset: ShardedDataset, split: str) -> ClassSplit:
     place = f"{dataset.root}, split {split}"
     table = dataset.split(split, columns=_COLUMNS)
     numbers = {name: number for number, name in enumerate(class_names(dataset))}
-    names = table["class"].to_pylist()
+    names = [str(name) for name in table["class"].to_pylist()]
     if not names:
         raise DataError(f"{place}: has no rows")
     for row, name in enumerate(names):

@@ -5,6 +5,7 @@ batch whatever the world size.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -80,7 +81,14 @@ class Order:
         if size % world_size:
             problem = f"{size} cannot be divided by {world_size} workers"
             raise ConfigError("batch_size", problem, f"use a multiple of {world_size}")
-        shuffled = np.random.default_rng([self.seed, cursor.epoch]).permutation(self.rows)
-        whole = np.repeat(shuffled, self.repeats)[index * size : (index + 1) * size]
+        shuffled = _shuffled(self.rows, self.seed, cursor.epoch)
+        places = np.arange(index * size, (index + 1) * size) // self.repeats
+        whole = shuffled[places]
         part = slice(rank * size // world_size, (rank + 1) * size // world_size)
         return Rows(whole, part, np.random.default_rng([self.seed, cursor.epoch, index]))
+
+
+@lru_cache(maxsize=4)
+def _shuffled(rows: int, seed: int, epoch: int) -> np.ndarray:
+    """All rows in the order of an epoch; drawn once, not at every step."""
+    return np.random.default_rng([seed, epoch]).permutation(rows)

@@ -58,8 +58,8 @@ class QuestionSplit:
 def load_questions(dataset: ShardedDataset, split: str) -> QuestionSplit:
     """Read and decode a split: columns `image`, and `questions`, a list of {question, answers, weights}.
 
-    :raises DataError: see :meth:`ShardedDataset.split`; a question that lacks answers, or a weight outside (0, 1]; an
-        image that cannot be decoded, or of another size
+    :raises DataError: see :meth:`ShardedDataset.split`; no question at all, one that lacks answers, or a weight outside
+        (0, 1]; an image that cannot be decoded, or of another size
     """
     table, place = dataset.split(split, columns=_COLUMNS), f"{dataset.root}, split {split}"
     questions = tuple(
@@ -67,6 +67,8 @@ def load_questions(dataset: ShardedDataset, split: str) -> QuestionSplit:
         for image, entries in enumerate(table["questions"].to_pylist())
         for entry in entries
     )
+    if not questions:
+        raise DataError(f"{place}: has no questions")
     return QuestionSplit(decode_all(table["image"].to_pylist(), place), questions)
 
 

@@ -91,7 +91,7 @@ def load_named(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> Non
     :raises CheckpointError: names the first keys that are missing, unexpected, or of another shape
     """
     own = model.state_dict()
-    aliases = {name for names in getattr(model, "_tied_weights_keys", None) or {} for name in [names]}
+    aliases = set(getattr(model, "_tied_weights_keys", None) or {})
     missing = [name for name in own if name not in state and name not in aliases]
     unexpected = [name for name in state if name not in own]
     _require_whole(path, missing, unexpected)

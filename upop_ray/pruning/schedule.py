@@ -27,3 +27,8 @@ def is_update(step: int, steps: int, interval: int) -> bool:
 def cosine(step: float, steps: float, initial: float, minimum: float = 0.0) -> float:
     """Cosine decay from ``initial`` at step 0 to ``minimum`` at ``steps``."""
     return minimum + (initial - minimum) * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def polynomial(step: int, steps: int, initial: float, minimum: float = 0.0, power: float = 0.9) -> float:
+    """Polynomial decay from ``initial`` at step 0 to ``minimum`` at ``steps`` (published Segmenter)."""
+    return minimum + (initial - minimum) * float((1 - step / steps) ** power)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from upop_ray.errors import ConfigError
+
 #: targets that bear no loss
 IGNORED = -100
 #: dropped from texts, as published
@@ -95,3 +97,12 @@ def decoded(tokenizer: Any, ids: Tensor, starts: Sequence[int]) -> list[str]:
 def padded(ids: Tensor, length: int, padding: int) -> Tensor:
     """Generated ids (b, T) brought to (b, length), so that the ranks' parts fit together."""
     return functional.pad(ids, (0, length - ids.shape[1]), value=padding)
+
+
+def require_room(field: str, tokens: int, positions: int) -> None:
+    """Make sure that texts of a setting's length hold a word between their first and last token, and fit the model.
+
+    :raises ConfigError: they do not
+    """
+    if not 3 <= tokens <= positions:
+        raise ConfigError(field, f"got {tokens}, the model has {positions} positions", f"use 3 to {positions}")

@@ -14,8 +14,8 @@ from upop_ray.data.once import read_once
 from upop_ray.data.order import Cursor, Order
 from upop_ray.data.pairs import PairBatch, PairBatches, load_pairs
 from upop_ray.data.shards import ShardedDataset
-from upop_ray.errors import ConfigError
 from upop_ray.tasks.evaluation import BATCH, SPLITS, device_of, over_ranks
+from upop_ray.tasks.language import require_room
 from upop_ray.tasks.spec import Loss, StatelessTask
 
 
@@ -34,7 +34,7 @@ class Nlvr(StatelessTask):
         assert isinstance(task, Reasoning)
         config: Any = model.config
         self.dataset = dataset
-        _require_positions(task.text_length, config.text_config.max_position_embeddings)
+        require_room("task.text_length", task.text_length, config.text_config.max_position_embeddings)
         # the last entry of the vocabulary is [ENC], with which texts begin that are read together with images
         tokenize = beginning_with(
             config.text_config.vocab_size - 1, fixed_length(processor.tokenizer, task.text_length)
@@ -69,12 +69,6 @@ class Nlvr(StatelessTask):
 
         rows = [range(first, min(first + BATCH, len(examples))) for first in range(0, len(examples), BATCH)]
         return scores(over_ranks(rows, compute).bool().tolist(), examples.statements)
-
-
-def _require_positions(text_length: int, positions: int) -> None:
-    if text_length > positions:
-        problem = f"got {text_length}, the model has {positions} positions"
-        raise ConfigError("task.text_length", problem, f"use at most {positions}")
 
 
 def beginning_with(token: int, tokenize: Tokenize) -> Tokenize:

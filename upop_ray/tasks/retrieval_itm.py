@@ -17,6 +17,7 @@ from upop_ray.tasks.collective import gather, gather_with_gradient, rank
 from upop_ray.tasks.contrastive import Features
 from upop_ray.tasks.evaluation import BATCH, device_of, over_ranks
 from upop_ray.tasks.image_text import Encoded, ImageTextRetrieval, in_full
+from upop_ray.tasks.language import require_room
 from upop_ray.tasks.recall import recalls
 from upop_ray.tasks.spec import Loss
 
@@ -42,6 +43,8 @@ class RetrievalItm(ImageTextRetrieval):
 
     def text_length(self, experiment: Experiment, model: nn.Module) -> int:
         assert isinstance(experiment.task, RerankedRetrieval)
+        config: Any = model.config
+        require_room("task.text_length", experiment.task.text_length, config.text_config.max_position_embeddings)
         return experiment.task.text_length
 
     def scale(self, output: Any) -> Tensor:

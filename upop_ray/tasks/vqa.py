@@ -14,9 +14,18 @@ from upop_ray.data.once import read_once
 from upop_ray.data.order import Cursor
 from upop_ray.data.questions import QuestionBatches, QuestionSplit, answer_list, load_questions
 from upop_ray.data.shards import ShardedDataset
-from upop_ray.errors import ConfigError
 from upop_ray.tasks.evaluation import SPLITS, device_of, over_ranks
-from upop_ray.tasks.language import Tokens, cleaned, decoded, next_tokens, padded, predictions, text_losses, tokenised
+from upop_ray.tasks.language import (
+    Tokens,
+    cleaned,
+    decoded,
+    next_tokens,
+    padded,
+    predictions,
+    require_room,
+    text_losses,
+    tokenised,
+)
 from upop_ray.tasks.spec import Loss, StatelessTask
 from upop_ray.tasks.vqa_accuracy import accuracies
 
@@ -60,7 +69,8 @@ class Vqa(StatelessTask):
         self.dataset = dataset
         config: Any = model.config
         text = config.text_config
-        self._require_room(text.max_position_embeddings)
+        for field in ("question_length", "answer_length"):
+            require_room(f"task.{field}", getattr(self.settings, field), text.max_position_embeddings)
         self.tokenizer = processor.tokenizer
         # published vocabularies end in [DEC], [ENC]
         self.question_start, self.answer_start = text.vocab_size - 1, text.bos_token_id
@@ -174,12 +184,3 @@ class Vqa(StatelessTask):
 
     def _answers(self, texts: Sequence[str]) -> Tokens:
         return tokenised(self.tokenizer, texts, self.settings.answer_length, self.answer_start)
-
-    def _require_room(self, positions: int) -> None:
-        settings = self.settings
-        for field, tokens in (("question_length", settings.question_length), ("answer_length", settings.answer_length)):
-            # start, one word, end
-            if not 3 <= tokens <= positions:
-                raise ConfigError(
-                    f"task.{field}", f"got {tokens}, the model has {positions} positions", f"use 3 to {positions}"
-                )

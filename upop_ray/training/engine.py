@@ -62,7 +62,13 @@ def build_optimizer(parameters: Any, settings: EngineSettings) -> torch.optim.Op
     """The optimizer of an experiment; every parameter decays, as published."""
     optimizer = settings.optimizer
     if optimizer.name == "sgd":
-        return torch.optim.SGD(parameters, lr=settings.learning_rate, weight_decay=optimizer.weight_decay)
+        return torch.optim.SGD(
+            parameters,
+            lr=settings.learning_rate,
+            momentum=optimizer.momentum,
+            nesterov=optimizer.momentum > 0,
+            weight_decay=optimizer.weight_decay,
+        )
     return torch.optim.AdamW(
         parameters,
         lr=settings.learning_rate,

@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -26,7 +27,7 @@ from upop_ray.training.engine import Engine, EngineFactory, EngineSettings
 from upop_ray.training.finish import Outcome, dense_facts, finish
 from upop_ray.training.objective import Objective
 from upop_ray.training.prepared import Prepared
-from upop_ray.training.ranks import own_slices, stacked
+from upop_ray.training.ranks import own_slices, random_state, set_random_state, stacked
 from upop_ray.training.retrain import retrain
 from upop_ray.training.search import MaskSearch, Step
 
@@ -245,7 +246,7 @@ class Point:
 
     def _engine(self, model: torch.nn.Module, learning_rate: float) -> Engine:
         # ranks drop out different units; everything before is equal on all of them
-        torch.manual_seed(self.experiment.seed + (rank() << 32))
+        torch.manual_seed(int(np.random.SeedSequence([self.experiment.seed, rank()]).generate_state(1)[0]))
         settings = EngineSettings(self.experiment.optimizer, learning_rate, self.experiment.precision)
         return self.host.engine(model, settings)
 
@@ -293,7 +294,7 @@ class Point:
         """Collect the state on all ranks; rank 0 writes it."""
         tensors = named("weights", engine.weights()) | named("optimizer", engine.optimizer_state())
         tensors |= named("task", {name: value.cpu() for name, value in self.task.state().items()}) | extra
-        tensors |= stacked({"rng": torch.get_rng_state()}, self.host.device)
+        tensors |= stacked(named("rng", random_state(self.host.device)), self.host.device)
         facts = {"facts": self.facts, "seconds": self.seconds, "world_size": world_size()}
         if rank() == 0:
             self.host.attempt.save(Checkpoint(phase, step, tensors, facts, self.rows))
@@ -301,4 +302,4 @@ class Point:
     def _load(self, engine: Engine, checkpoint: Checkpoint) -> None:
         engine.load(checkpoint.part("weights"), checkpoint.part("optimizer"))
         self.task.load_state(checkpoint.part("task"))
-        torch.set_rng_state(own_slices(checkpoint, "rng")[""])
+        set_random_state(own_slices(checkpoint, "rng"), self.host.device)

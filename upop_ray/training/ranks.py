@@ -14,10 +14,22 @@ def stacked(own: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
 
 def own_slices(checkpoint: Checkpoint, prefix: str) -> dict[str, Tensor]:
     """This rank's slice of stacked tensors; on another number of workers scores are averaged, others rank 0's."""
-    found = checkpoint.part(prefix) | ({"": checkpoint.tensors[prefix]} if prefix in checkpoint.tensors else {})
     same = checkpoint.facts["world_size"] == world_size()
     own = {}
-    for name, value in found.items():
+    for name, value in checkpoint.part(prefix).items():
         is_score = name.startswith("score/") and not same
         own[name] = value.mean(0) if is_score else value[rank() if same else 0]
     return own
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """State of torch's generators, of the CPU and of the device that dropout draws on."""
+    state = {"cpu": torch.get_rng_state()}
+    return state | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+
+
+def set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
+    """Restore what :func:`random_state` gave."""
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)

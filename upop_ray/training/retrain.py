@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from upop_ray.config import Retrain
-from upop_ray.pruning.schedule import cosine
+from upop_ray.pruning.schedule import cosine, polynomial
 from upop_ray.training.engine import Engine
 from upop_ray.training.objective import Objective
 from upop_ray.training.search import Step
@@ -21,7 +21,9 @@ def retrain(engine: Engine, objective: Objective, settings: Retrain, epochs: int
 
 
 def learning_rate(settings: Retrain, step: int, per_epoch: int, epochs: int) -> float:
-    """Cosine from ``learning_rate`` to ``minimum_learning_rate``, by step or (published) constant within an epoch."""
+    """From ``learning_rate`` down to ``minimum_learning_rate``; by ``epoch`` it is constant within one."""
+    if settings.schedule == "polynomial":
+        return polynomial(step, epochs * per_epoch, settings.learning_rate, settings.minimum_learning_rate)
     if settings.schedule == "epoch":
         return cosine(step // per_epoch, epochs, settings.learning_rate, settings.minimum_learning_rate)
     return cosine(step, epochs * per_epoch, settings.learning_rate, settings.minimum_learning_rate)

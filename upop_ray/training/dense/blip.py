@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import torch
+from torch import nn
 from transformers import BertTokenizer, BlipConfig, BlipImageProcessorPil, BlipProcessor, PreTrainedModel
 
 from upop_ray.data.checkpoints import resolve_checkpoint
@@ -14,6 +16,7 @@ from upop_ray.data.shards import ShardedDataset, open_dataset
 from upop_ray.models.blip.caption import BlipCaption
 from upop_ray.models.blip.nlvr import load_nlvr
 from upop_ray.models.blip.retrieval import BlipRetrieval
+from upop_ray.models.blip.twins import TwinOutput
 from upop_ray.models.blip.vqa import BlipVqa
 from upop_ray.models.spec import Source
 from upop_ray.training.dense.warm import IMAGE_SIZE, VISION, pixel_statistics, warm_vision
@@ -58,8 +61,18 @@ def dense_blip(kind: Callable[[BlipConfig], PreTrainedModel], shape: TextShape) 
 def dense_nlvr(dataset: ShardedDataset) -> tuple[PreTrainedModel, Any]:
     """A BLIP-NLVR2 that starts from the built-in question answering, as published ones do from a trained BLIP."""
     model, processor = load_nlvr(Source(Path(resolve_checkpoint("builtin:blip_vqa"))))
-    model.train()
+    for module in model.modules():
+        if isinstance(module, TwinOutput) and module.merge_layer is not None:
+            _average(module.merge_layer)
     return model, processor
+
+
+@torch.no_grad()
+def _average(merge: nn.Linear) -> None:
+    """Let a merge layer start as the mean of what it merges: random weights would hide what was learned before them."""
+    half = torch.eye(merge.out_features) / 2
+    merge.weight.copy_(torch.cat([half, half], 1))
+    merge.bias.zero_()
 
 
 def vocabulary(count: int) -> dict[str, int]:
