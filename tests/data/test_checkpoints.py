@@ -26,7 +26,6 @@ CHANCE = {
     "blip_caption": ("exact", 1),
     # the most frequent answer of each kind of question
     "blip_vqa": ("accuracy", 28),
-    "blip_nlvr": ("accuracy", 50),
     "vit": ("acc1", 5),
     # background everywhere
     "segmenter": ("mean_iou", 15),
@@ -49,7 +48,7 @@ def test_a_shipped_checkpoint_holds_together_and_belongs_to_its_data(name: str) 
     assert record["validation"][headline] > 1.3 * chance and record["test"][headline] > 1.3 * chance
 
 
-QUICK = ("clip", "vit", "segmenter", "blip_nlvr")
+QUICK = ("clip", "vit", "segmenter")
 
 
 @pytest.mark.parametrize(

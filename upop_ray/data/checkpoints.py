@@ -14,7 +14,7 @@ from upop_ray.errors import CheckpointError
 
 SCHEMA_VERSION = 1
 RECORD_NAME = "pretrain.json"
-_NAMES = ("clip", "blip_retrieval", "blip_caption", "blip_vqa", "blip_nlvr", "vit", "segmenter")
+_NAMES = ("clip", "blip_retrieval", "blip_caption", "blip_vqa", "vit", "segmenter")
 BUILTIN_CHECKPOINTS = {f"builtin:{name}": Path(__file__).parent / "emoji" / name for name in _NAMES}
 
 _WEIGHTS = "model.safetensors"

@@ -11,7 +11,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,6 @@ from upop_ray.terminal import guarded
 from upop_ray.training.dense import DENSE
 
 _LOG = logging.getLogger(__name__)
-
-#: what some models learn before their own data, and for how many epochs
-LEAD_IN = {"blip_nlvr": ("builtin:emoji_same", 3)}
 
 
 @dataclass(frozen=True)
@@ -141,10 +138,6 @@ def pretrain(name: str, recipe: Recipe, folder: Path, experiment: Experiment | N
         if epoch % max(1, recipe.epochs // 6) == 0:
             _LOG.info("validation %s %.1f", task.headline, task.evaluate(model, "validation")[task.headline])
 
-    if name in LEAD_IN:
-        data, epochs = LEAD_IN[name]
-        first = TASKS[experiment.task.name](experiment, open_dataset(data), processor, model)
-        train(model, first, replace(recipe, epochs=epochs), lambda epoch, loss: _LOG.info("lead-in: loss %.3f", loss))
     train(model, task, recipe, report)
     save(model, processor, folder)
     seconds = round(time.monotonic() - started)
