@@ -28,6 +28,7 @@ class GoldenRetrieval(Retrieval):
     def __init__(self, model: nn.Module) -> None:
         self.inputs = arrays("clip_inputs")
         self.momentum = Momentum(queue_size=48, enqueue="online", shared=("text_model.final_layer_norm",))
+        self.ramp_steps = self.steps_per_epoch()
         expose_temperature(model)
         self._contrast = MomentumContrast(model, 32, self.momentum)
         start = arrays("clip_state_init")

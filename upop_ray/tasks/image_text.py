@@ -68,7 +68,7 @@ class ImageTextRetrieval(ABC):
             training, self.preprocessing, experiment.batch_size, experiment.seed, self.tokenize
         )
         # soft labels reach their weight over the first epoch, however long that is
-        self._ramp_steps = min(experiment.epoch_steps or len(self.batches), len(self.batches))
+        self.ramp_steps = min(experiment.epoch_steps or len(self.batches), len(self.batches))
         self._pairs: dict[str, EvaluationPairs] = {}
         self._contrast: MomentumContrast | None = None
 
@@ -121,7 +121,7 @@ class ImageTextRetrieval(ABC):
             return Loss(soft_cross_entropy(logits, in_batch_targets(online.features.identity)), logits)
         with torch.no_grad():
             twin = self.encode(self._contrast.twin, batch, online.scale.device)
-        ramp = 1.0 if cursor.epoch > 0 else min(1.0, cursor.index / self._ramp_steps)
+        ramp = 1.0 if cursor.epoch > 0 else min(1.0, cursor.index / self.ramp_steps)
         return Loss(self._contrast.loss(online.features, twin.features, online.scale, ramp), logits)
 
     def logits(self, teacher: nn.Module, batch: ImageTextBatch) -> Tensor:
