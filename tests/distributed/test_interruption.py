@@ -36,6 +36,8 @@ def start(root: Path, store: str) -> subprocess.Popen[str]:
         text=True,
         env=environment,
         cwd=root,
+        # whoever runs the tests in the background may have taught them to ignore Ctrl-C
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
