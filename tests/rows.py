@@ -6,16 +6,12 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 import yaml
 
 from upop_ray.config import BUILTIN_EXPERIMENT, Experiment, parse
-from upop_ray.data.checkpoints import BUILTIN_CHECKPOINTS
 from upop_ray.data.shards import ShardedDataset, file_hash, open_dataset
-from upop_ray.training.dense import DENSE
 
 ROWS = ("clip", "blip_retrieval", "blip_caption", "blip_vqa", "blip_nlvr", "vit", "segmenter")
-SHIPPED = {name.removeprefix("builtin:") for name in BUILTIN_CHECKPOINTS}
 SIZES = {"train": 16, "val": 6, "test": 6}
 #: what tasks read of a manifest beside its files
 _FACTS = ("classes", "answers")
@@ -28,11 +24,6 @@ def row_values(name: str, root: Path, **parts: Any) -> dict[str, Any]:
     data = root / f"data-{name}"
     if not data.exists():
         write_few(open_dataset(values["data"]["path"]), data)
-    model = root / f"model-{name}"
-    if name not in SHIPPED and not model.exists():
-        write_untrained(name, values["data"]["path"], model)
-    if name not in SHIPPED:
-        values["model"]["path"] = str(model)
     little: dict[str, Any] = {
         "store": str(root / "store"),
         "data": {"path": str(data)},
@@ -53,14 +44,6 @@ def row_values(name: str, root: Path, **parts: Any) -> dict[str, Any]:
 def row_experiment(name: str, root: Path, **parts: Any) -> Experiment:
     """The experiment of :func:`row_values`, validated."""
     return parse(row_values(name, root, **parts))
-
-
-def write_untrained(name: str, data: str, folder: Path) -> None:
-    """The dense model of a row as its training starts from it."""
-    torch.manual_seed(0)
-    model, processor = DENSE[name](open_dataset(data))
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
 
 
 def write_few(dataset: ShardedDataset, folder: Path) -> None:

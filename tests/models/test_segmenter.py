@@ -20,7 +20,6 @@ from tests.slicing import (
 )
 from upop_ray.errors import CheckpointError
 from upop_ray.models.segmenter import SPEC, Segmenter, SegmenterConfig, SlicedSegmenter, load_segmenter
-from upop_ray.models.segmenter.modeling import StochasticDepth
 from upop_ray.models.segmenter.names import load_original
 from upop_ray.models.spec import Source
 from upop_ray.pruning.cost import count_parameters, parameters_per_unit, unit_costs
@@ -233,29 +232,6 @@ def test_positions_are_interpolated_to_the_asked_image_size(model: Segmenter, tm
     torch.testing.assert_close(larger(pixels).logits, model(pixels).logits)
     tokens = {site.name: site.producers[0].tokens for site in SPEC.sites(larger)}
     assert tokens["encoder.0.attn"] == 65 and tokens["decoder.0.mlp"] == 64 + CLASSES
-
-
-def test_stochastic_depth_drops_branches_of_whole_examples() -> None:
-    torch.manual_seed(0)
-    depth, branch = StochasticDepth(0.25), torch.ones(4000, 2, 3)
-    dropped = depth.train()(branch)
-    assert dropped.unique().tolist() == pytest.approx([0, 1 / 0.75])
-    assert bool((dropped == dropped[:, :1, :1]).all())
-    assert dropped.mean().item() == pytest.approx(1, abs=0.05)
-    assert torch.equal(depth.eval()(branch), branch)
-
-
-def test_the_rate_of_dropped_branches_rises_over_the_backbone() -> None:
-    config = SegmenterConfig(
-        hidden_size=8,
-        intermediate_size=8,
-        num_attention_heads=1,
-        num_hidden_layers=3,
-        image_size=32,
-        drop_path_rate=0.2,
-    )
-    rates = [each.rate for each in Segmenter(config).modules() if isinstance(each, StochasticDepth)]
-    assert rates == pytest.approx([0, 0.1, 0.2])
 
 
 def test_the_deployable_model_lacks_the_unused_head() -> None:

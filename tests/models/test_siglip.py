@@ -21,7 +21,7 @@ from transformers import (
 from tests.slicing import assert_drops_by_unit_costs, assert_sliced_equals_masked, difference, enliven, random_keep
 from tests.tiny import tiny_experiment
 from upop_ray.data.checkpoints import BUILTIN_CHECKPOINTS
-from upop_ray.data.image_text import fixed_length
+from upop_ray.data.image_text import FixedLength
 from upop_ray.errors import CheckpointError
 from upop_ray.models.siglip import SPEC, SlicedSiglipModel, load_siglip
 from upop_ray.models.spec import Source
@@ -126,7 +126,7 @@ def test_a_folder_loads_dense_and_sliced(model: SiglipModel, folder: Path, tmp_p
 def test_texts_are_encoded_as_by_the_models_own_processor(model: SiglipModel, folder: Path) -> None:
     """It is trained on padded texts without a mask and reads them off the last token."""
     loaded, processor = load_siglip(Source(folder))
-    ids, mask = fixed_length(processor.tokenizer, length=10)(TEXTS)
+    ids, mask = FixedLength(processor.tokenizer, length=10)(TEXTS)
     padded = {"padding": "max_length", "truncation": True, "max_length": 10, "return_tensors": "pt"}
     own = AutoProcessor.from_pretrained(folder)(text=TEXTS, **padded)
     assert torch.equal(ids, own["input_ids"])

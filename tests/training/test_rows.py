@@ -37,9 +37,9 @@ def test_a_point_is_exact_meets_its_budget_and_loads(name: str, tmp_path: Path) 
 @pytest.mark.parametrize("reports", [1, 3])
 @pytest.mark.parametrize("name", ROWS)
 def test_a_killed_point_goes_on_bit_for_bit(name: str, reports: int, tmp_path: Path) -> None:
-    undisturbed = row_experiment(name, tmp_path, store=str(tmp_path / "a"))
+    undisturbed = row_experiment(name, tmp_path, store=str(tmp_path / "a"), model={"drop_path": 0.2})
     manifest_of(undisturbed)
-    killed = row_experiment(name, tmp_path, store=str(tmp_path / "b"))
+    killed = row_experiment(name, tmp_path, store=str(tmp_path / "b"), model={"drop_path": 0.2})
     steps = begin(killed)
     for _ in range(reports):
         next(steps)
@@ -49,6 +49,20 @@ def test_a_killed_point_goes_on_bit_for_bit(name: str, reports: int, tmp_path: P
     resumed_metrics, resumed_weights = results(killed)
     assert resumed_metrics == metrics
     assert all(torch.equal(resumed_weights[key], value) for key, value in weights.items())
+
+
+@pytest.mark.parametrize("method", ["mask", "magnitude"])
+def test_drop_path_changes_what_is_trained_and_nothing_else(method: str, tmp_path: Path) -> None:
+    search = {"method": method, "ratio": 0.5}
+    plain = row_experiment("vit", tmp_path, search=search)
+    dropping = row_experiment("vit", tmp_path, search=search, model={"drop_path": 0.2})
+    manifests = [manifest_of(plain), manifest_of(dropping)]
+    assert manifests[0]["hash"] != manifests[1]["hash"]
+    assert all(manifest["checks"]["masked_vs_sliced"] <= 1e-5 for manifest in manifests)
+    assert manifests[0]["dense"] == manifests[1]["dense"] and manifests[0]["budget"] == manifests[1]["budget"]
+    (_, first), (_, second) = results(plain), results(dropping)
+    assert first.keys() == second.keys()
+    assert not any(torch.equal(first[key], second[key]) for key in first if key.endswith(".mlp.fc2.bias"))
 
 
 @pytest.mark.parametrize("method", ["mask", "magnitude"])

@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from upop_ray.data.shards import file_hash
+from upop_ray.data.shared_parts import RECORD_NAME, WEIGHTS, SharedPart, whole, without_part
 from upop_ray.errors import CheckpointError
 
 SCHEMA_VERSION = 1
-RECORD_NAME = "pretrain.json"
-_NAMES = ("clip", "blip_retrieval", "blip_caption", "blip_vqa", "vit", "segmenter")
+_NAMES = ("clip", "blip_retrieval", "blip_caption", "blip_vqa", "blip_nlvr", "vit", "segmenter")
 BUILTIN_CHECKPOINTS = {f"builtin:{name}": Path(__file__).parent / "emoji" / name for name in _NAMES}
+#: what is not shipped twice
+SHARED_PARTS = {"builtin:blip_nlvr": SharedPart("vision_model.", BUILTIN_CHECKPOINTS["builtin:blip_vqa"])}
 
-_WEIGHTS = "model.safetensors"
 #: what a checkpoint must not be used without; those for text are there where the model reads text
-_TIED = (_WEIGHTS, "config.json", "tokenizer.json", "tokenizer_config.json")
+_TIED = (WEIGHTS, "config.json", "tokenizer.json", "tokenizer_config.json")
 
 
 def resolve_checkpoint(name: str) -> str:
@@ -31,8 +32,12 @@ def resolve_checkpoint(name: str) -> str:
         return name
     if name not in BUILTIN_CHECKPOINTS:
         raise CheckpointError(f"{name}: no such built-in checkpoint; there is {', '.join(BUILTIN_CHECKPOINTS)}")
-    verify_checkpoint(BUILTIN_CHECKPOINTS[name])
-    return str(BUILTIN_CHECKPOINTS[name])
+    folder = BUILTIN_CHECKPOINTS[name]
+    verify_checkpoint(folder)
+    if name not in SHARED_PARTS:
+        return str(folder)
+    verify_checkpoint(SHARED_PARTS[name].other)
+    return str(whole(folder, SHARED_PARTS[name]))
 
 
 def seal_checkpoint(folder: Path, record: Mapping[str, Any]) -> None:
@@ -40,6 +45,18 @@ def seal_checkpoint(folder: Path, record: Mapping[str, Any]) -> None:
     files = {name: file_hash((folder / name).read_bytes()) for name in _TIED if (folder / name).is_file()}
     content = {"schema_version": SCHEMA_VERSION, **record, "sha256": files}
     (folder / RECORD_NAME).write_text(json.dumps(content, indent=2) + "\n")
+
+
+def ship_checkpoint(name: str, folder: Path) -> None:
+    """Make a trained checkpoint what the package holds of it: without what another one has, and sealed again.
+
+    :param name: a built-in name
+    :raises CheckpointError: it is damaged, or its shared part was trained
+    """
+    record = verify_checkpoint(folder)
+    if name in SHARED_PARTS:
+        without_part(folder, SHARED_PARTS[name])
+        seal_checkpoint(folder, record)
 
 
 def verify_checkpoint(folder: str | Path) -> dict[str, Any]:
@@ -58,7 +75,7 @@ def verify_checkpoint(folder: str | Path) -> dict[str, Any]:
 
 
 def _cure(name: str) -> str:
-    if name == _WEIGHTS:
+    if name == WEIGHTS:
         return "it is damaged or was trained again: restore it, or run upop_ray.training.pretrain"
     return "restore it: weights are only right with their own tokenizer and configuration"
 

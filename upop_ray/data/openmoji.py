@@ -9,7 +9,6 @@ in skin tone, hair, gender and direction are in one split, so that the concepts 
 import hashlib
 import io
 import json
-import os
 import re
 from collections.abc import Iterator
 from functools import cached_property
@@ -26,6 +25,7 @@ from PIL import Image
 from rich.console import Console
 
 from upop_ray.data.derived import SPLITS
+from upop_ray.data.folders import cache_root
 from upop_ray.data.shards import (
     MANIFEST_NAME,
     SCHEMA_VERSION,
@@ -92,9 +92,8 @@ def open_openmoji() -> ShardedDataset:
 
 
 def cache_folder() -> Path:
-    """Where the drawings of this version lie: under `$UPOP_CACHE`, or under `~/.cache/upop_ray`."""
-    root = os.environ.get("UPOP_CACHE") or Path.home() / ".cache" / "upop_ray"
-    return Path(root) / f"openmoji-{_VERSION}-{RECIPE_VERSION}"
+    """Where the drawings of this version lie."""
+    return cache_root() / f"openmoji-{_VERSION}-{RECIPE_VERSION}"
 
 
 def base_concept(code: str) -> str:

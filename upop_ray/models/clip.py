@@ -5,19 +5,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForZeroShotImageClassification,
-    CLIPConfig,
-    CLIPModel,
-    PreTrainedModel,
-)
+from transformers import AutoModel, AutoModelForZeroShotImageClassification, CLIPConfig, CLIPModel, PreTrainedModel
 
 from upop_ray.models.clip_names import load_openai_clip
 from upop_ray.models.layers import Encoder, encoder_sites
 from upop_ray.models.loading import load_folder, load_processor, with_image_size
-from upop_ray.models.sliced import narrow_heads, slice_into
+from upop_ray.models.sliced import make_known, narrow_heads, slice_into
 from upop_ray.models.spec import ModelSpec, Size, Source
 from upop_ray.pruning.cost import count_macs, count_parameters
 from upop_ray.pruning.site import Keep, Site
@@ -46,9 +39,7 @@ class SlicedCLIPModel(CLIPModel):
 
 def register() -> None:
     """Make :class:`SlicedCLIPModel` known to the Auto classes of transformers."""
-    AutoConfig.register(SlicedCLIPConfig.model_type, SlicedCLIPConfig, exist_ok=True)
-    AutoModel.register(SlicedCLIPConfig, SlicedCLIPModel, exist_ok=True)
-    AutoModelForZeroShotImageClassification.register(SlicedCLIPConfig, SlicedCLIPModel, exist_ok=True)
+    make_known(SlicedCLIPModel, AutoModelForZeroShotImageClassification)
 
 
 def load_clip(source: Source) -> tuple[PreTrainedModel, Any]:

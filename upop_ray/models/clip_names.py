@@ -7,7 +7,7 @@ from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
 
 from upop_ray.errors import CheckpointError
-from upop_ray.models.loading import heads_of, load_file_state, load_named
+from upop_ray.models.loading import heads_of, load_file_state, load_named, unfilled
 
 #: head width of vision and text tower in every published size
 HEAD_WIDTHS = (64, 64)
@@ -68,7 +68,7 @@ def clip_of_state(state: Mapping[str, Tensor], path: Path, head_widths: tuple[in
             f"model.path: {path} is no CLIP with a vision transformer in OpenAI's names; it lacks {missing[:_SHOWN]}, "
             f"and starts with {list(state)[:_SHOWN]}"
         )
-    model = CLIPModel(clip_config(state, path, head_widths))
+    model = unfilled(CLIPModel, clip_config(state, path, head_widths))
     load_named(model, transformers_names(state), path)
     model.eval()
     return model

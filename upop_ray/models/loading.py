@@ -2,18 +2,22 @@
 
 import copy
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, PreTrainedModel
+from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, PreTrainedConfig, PreTrainedModel
+from transformers import initialization as init
 
 from upop_ray.errors import CheckpointError
 from upop_ray.models.spec import Source
+
+Model = TypeVar("Model", bound=PreTrainedModel)
 
 #: what transformers and safetensors raise over a damaged or foreign folder
 UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, SafetensorError)
@@ -45,6 +49,14 @@ def read_model_type(path: Path, model_types: tuple[str, ...]) -> str:
     return found
 
 
+def unfilled(target: type[Model], config: PreTrainedConfig) -> Model:
+    """A model whose weights are whatever lay in memory, to be loaded: random ones take a large model seconds."""
+    with init.no_init_weights():
+        model: Model = target(config)
+    model.tie_weights()
+    return model
+
+
 def load_folder(target: type[PreTrainedModel], path: Path, model_types: tuple[str, ...]) -> PreTrainedModel:
     """Load a transformers folder in fp32 and evaluation mode.
 
@@ -70,7 +82,8 @@ def load_file_state(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        # mapped, so that what a checkpoint of training holds beside the model is never read
+        content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (*UNREADABLE, EOFError, pickle.UnpicklingError) as error:
         reason = first_line(error).partition(". ")[0]
         raise CheckpointError(
@@ -86,7 +99,7 @@ def load_file_state(path: Path) -> dict[str, Tensor]:
 
 
 def load_named(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Load a state dict whose names are the model's already, in fp32.
+    """Load a state dict whose names are the model's already, into the precision of the model.
 
     :raises CheckpointError: names the first keys that are missing, unexpected, or of another shape
     """
@@ -100,7 +113,7 @@ def load_named(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> Non
             raise CheckpointError(
                 f"model.path: {path} does not fit: {name} is {tuple(value.shape)}, expected {tuple(own[name].shape)}"
             )
-    model.load_state_dict({name: value.float() for name, value in state.items()}, strict=False)
+    model.load_state_dict(dict(state), strict=False)
 
 
 def heads_of(width: int, head_width: int, path: Path) -> int:
@@ -175,12 +188,13 @@ def with_image_size(model: PreTrainedModel, image_size: int | None, positions: s
     old = state[positions]
     side = image_size // vision.patch_size
     state[positions] = interpolated_positions(old.reshape(-1, old.shape[-1]), side, prefix)
-    resized = type(model)(config)
+    resized = unfilled(type(model), config)
     state[positions] = state[positions].reshape(resized.state_dict()[positions].shape)
     # buffers such as position_ids are new
     resized.load_state_dict(
-        {k: v for k, v in state.items() if k in dict(resized.named_parameters(remove_duplicate=False))}
+        {k: v for k, v in state.items() if k in dict(resized.named_parameters(remove_duplicate=False))}, assign=True
     )
+    resized.tie_weights()
     return resized.eval()  # type: ignore[no-any-return]
 
 

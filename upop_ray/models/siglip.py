@@ -10,18 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForZeroShotImageClassification,
-    PreTrainedModel,
-    SiglipConfig,
-    SiglipModel,
-)
+from transformers import AutoModel, AutoModelForZeroShotImageClassification, PreTrainedModel, SiglipConfig, SiglipModel
 
 from upop_ray.models.layers import Encoder, encoder_sites, mlp_site
 from upop_ray.models.loading import load_folder, load_processor, with_image_size
-from upop_ray.models.sliced import narrow_heads, slice_into
+from upop_ray.models.sliced import make_known, narrow_heads, slice_into
 from upop_ray.models.spec import ModelSpec, Source
 from upop_ray.pruning.site import Keep, Site
 
@@ -49,9 +42,7 @@ class SlicedSiglipModel(SiglipModel):
 
 def register() -> None:
     """Make :class:`SlicedSiglipModel` known to the Auto classes of transformers."""
-    AutoConfig.register(SlicedSiglipConfig.model_type, SlicedSiglipConfig, exist_ok=True)
-    AutoModel.register(SlicedSiglipConfig, SlicedSiglipModel, exist_ok=True)
-    AutoModelForZeroShotImageClassification.register(SlicedSiglipConfig, SlicedSiglipModel, exist_ok=True)
+    make_known(SlicedSiglipModel, AutoModelForZeroShotImageClassification)
 
 
 def load_siglip(source: Source) -> tuple[PreTrainedModel, Any]:

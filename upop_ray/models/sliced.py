@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from upop_ray.errors import CheckpointError
+from upop_ray.models.loading import unfilled
 from upop_ray.pruning.compress import resize, sliced_state
 from upop_ray.pruning.site import Keep, Site, kept_counts
 
@@ -19,6 +20,14 @@ _OF_THE_CLASS = ("model_type", "architectures", "kept_units", "transformers_vers
 def settings_of(config: PreTrainedConfig) -> dict[str, Any]:
     """Settings of a config that a config of another class of the same family can take."""
     return {name: value for name, value in config.to_dict().items() if name not in _OF_THE_CLASS}
+
+
+def make_known(model: type[PreTrainedModel], *autos: Any) -> None:
+    """Make a class of ours known to the Auto classes of transformers: to ``AutoModel``, and to those given."""
+    config: Any = model.config_class
+    AutoConfig.register(config.model_type, config, exist_ok=True)
+    for auto in (AutoModel, *autos):
+        auto.register(config, model, exist_ok=True)
 
 
 def narrow(model: nn.Module, sites: tuple[Site, ...], kept_units: Mapping[str, int] | None) -> dict[str, int]:
@@ -66,7 +75,7 @@ def slice_into(
     config._attn_implementation = model.config._attn_implementation
     sliced_weights = sliced_state(state, sites, keep)
     adapt(sliced_weights)
-    sliced: SlicedModel = target(config).to(next(iter(sliced_weights.values())).dtype)
+    sliced: SlicedModel = unfilled(target, config).to(next(iter(sliced_weights.values())).dtype)
     sliced.load_state_dict(sliced_weights)
     sliced.eval()
     return sliced

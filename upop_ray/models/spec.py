@@ -57,6 +57,7 @@ class ModelSpec:
     :param sliced: (model, its state dict, masks) -> the smaller transformers model with the kept weights
     :param example: model -> keyword arguments of a forward pass on one example, on the model's device
     :param outputs: (model, keyword arguments) -> what must not change when the model is sliced
+    :param backbone: first part of the names of the vision backbone's sites, ``{backbone}.{layer}.{kind}``
     :param paper_attention_cost: weight of an attention unit under ``budget: units``, where an MLP unit weighs 1
     :param published: name of a published size -> the model of that size with random weights (also on the meta device)
     :param paper_size: size of a dense model as the paper's tables count it (ALGORITHM, section 5), where that differs
@@ -69,6 +70,7 @@ class ModelSpec:
     example: Callable[[nn.Module], dict[str, Tensor]]
     outputs: Callable[[nn.Module, Mapping[str, Tensor]], tuple[Tensor, ...]]
     paper_attention_cost: int
+    backbone: str = "vision"
     published: Mapping[str, Callable[[], PreTrainedModel]] = field(default_factory=dict)
     paper_size: Callable[[nn.Module], Size] | None = None
 

@@ -7,8 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import (
-    AutoConfig,
-    AutoModel,
     AutoModelForImageClassification,
     DeiTConfig,
     DeiTForImageClassification,
@@ -20,7 +18,7 @@ from transformers import (
 from upop_ray.errors import CheckpointError
 from upop_ray.models.layers import Encoder, encoder_sites
 from upop_ray.models.loading import load_folder, load_processor, with_image_size
-from upop_ray.models.sliced import narrow_heads, slice_into
+from upop_ray.models.sliced import make_known, narrow_heads, slice_into
 from upop_ray.models.spec import ModelSpec, Source
 from upop_ray.models.vit_names import HEAD_WIDTH, LAYER_NORM_EPSILON, load_timm_vit
 from upop_ray.pruning.site import Keep, Site
@@ -74,13 +72,8 @@ _CLASSES: Mapping[type[PreTrainedModel], tuple[int, type[PreTrainedModel]]] = {
 
 def register() -> None:
     """Make the sliced models known to the Auto classes of transformers; ``AutoModel`` gives them with their head."""
-    for config, model in (
-        (SlicedViTConfig, SlicedViTForImageClassification),
-        (SlicedDeiTConfig, SlicedDeiTForImageClassification),
-    ):
-        AutoConfig.register(config.model_type, config, exist_ok=True)
-        AutoModel.register(config, model, exist_ok=True)
-        AutoModelForImageClassification.register(config, model, exist_ok=True)
+    for model in (SlicedViTForImageClassification, SlicedDeiTForImageClassification):
+        make_known(model, AutoModelForImageClassification)
 
 
 def load_vit(source: Source) -> tuple[PreTrainedModel, Any]:

@@ -7,7 +7,7 @@ from torch import Tensor
 from transformers import ViTConfig, ViTForImageClassification
 
 from upop_ray.errors import CheckpointError
-from upop_ray.models.loading import heads_of, load_file_state, load_named
+from upop_ray.models.loading import heads_of, load_file_state, load_named, unfilled
 
 #: head width of every published size
 HEAD_WIDTH = 64
@@ -56,7 +56,7 @@ def vit_of_state(state: Mapping[str, Tensor], path: Path, head_width: int = HEAD
             f"model.path: {path} is no vision transformer in timm's names; it lacks {missing[:_SHOWN]}, "
             f"and starts with {list(state)[:_SHOWN]}"
         )
-    model = ViTForImageClassification(vit_config(state, path, head_width))
+    model = unfilled(ViTForImageClassification, vit_config(state, path, head_width))
     load_named(model, transformers_names(state), path)
     model.eval()
     return model

@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 
 from upop_ray import config
 from upop_ray.config import BUILTIN_EXPERIMENT, Experiment
-from upop_ray.data.checkpoints import seal_checkpoint, verify_checkpoint
+from upop_ray.data.checkpoints import seal_checkpoint, ship_checkpoint, verify_checkpoint
 from upop_ray.data.order import Cursor
 from upop_ray.data.shards import open_dataset
 from upop_ray.models import family
@@ -48,8 +48,8 @@ class Recipe:
 
 
 def optimizers(model: nn.Module, recipe: Recipe) -> tuple[torch.optim.Optimizer, ...]:
-    """Return Muon for the matrices of the blocks, and AdamW for all other parameters."""
-    named = list(model.named_parameters())
+    """Return Muon for the matrices of the blocks, and AdamW for all other parameters; what is frozen stays."""
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     matrices = [parameter for name, parameter in named if _of_a_block(name) and parameter.ndim == 2]
     others = [parameter for name, parameter in named if not (_of_a_block(name) and parameter.ndim == 2)]
     groups: list[dict[str, Any]] = [
@@ -128,7 +128,7 @@ def pretrain(name: str, recipe: Recipe, folder: Path, experiment: Experiment | N
     """
     experiment = experiment or config.load(BUILTIN_EXPERIMENT.with_name(f"builtin_{name}.yaml"))
     torch.manual_seed(recipe.seed)
-    dataset = open_dataset(experiment.data.path)
+    dataset = open_dataset(experiment.data.path, columns=experiment.data.columns)
     model, processor = DENSE[name](dataset)
     task = TASKS[experiment.task.name](experiment, dataset, processor, model)
     started = time.monotonic()
@@ -163,12 +163,16 @@ def main() -> int:
     parser.add_argument("--muon-lr", type=float, default=Recipe.muon_lr, help="(default: %(default)s)")
     parser.add_argument("--adamw-lr", type=float, default=Recipe.adamw_lr, help="(default: %(default)s)")
     parser.add_argument("--seed", type=int, default=Recipe.seed, help="(default: %(default)s)")
+    parser.add_argument("--ship", action="store_true", help="leave out what another built-in checkpoint has")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(arguments.threads)
     recipe = Recipe(arguments.epochs, arguments.seed, arguments.muon_lr, arguments.adamw_lr)
-    print(json.dumps(pretrain(arguments.name, recipe, arguments.to), indent=2))
+    record = pretrain(arguments.name, recipe, arguments.to)
+    if arguments.ship:
+        ship_checkpoint(f"builtin:{arguments.name}", arguments.to)
+    print(json.dumps(record, indent=2))
     return 0
 
 

@@ -1,30 +1,22 @@
 """BLIP for captioning: a vision tower and a text decoder that looks at it."""
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForImageTextToText,
-    BlipConfig,
-    BlipForConditionalGeneration,
-    PreTrainedModel,
-)
+from transformers import AutoModelForImageTextToText, BlipForConditionalGeneration, PreTrainedModel
 
-from upop_ray.models.blip.family import example_inputs, load_blip, published_config, text_length
-from upop_ray.models.blip.layers import (
-    CorrectedBlip,
-    TextStack,
-    fold_softmax_scale,
-    set_head_widths,
-    text_sites,
-    vision_sites,
-    vision_tokens,
+from upop_ray.models.blip.family import (
+    SlicedBlipConfig,
+    example_inputs,
+    load_blip,
+    narrow_blip,
+    published_config,
+    slice_blip,
+    text_length,
 )
-from upop_ray.models.sliced import narrow, slice_into
+from upop_ray.models.blip.layers import CorrectedBlip, TextStack, text_sites, vision_sites, vision_tokens
+from upop_ray.models.sliced import make_known
 from upop_ray.models.spec import ModelSpec, Source
 from upop_ray.pruning.site import Keep, Site
 
@@ -49,12 +41,10 @@ class BlipCaption(CorrectedBlip, BlipForConditionalGeneration):
         return super().forward(pixel_values, input_ids, attention_mask, use_cache=False, **kwargs)
 
 
-class SlicedBlipCaptionConfig(BlipConfig):
-    """That of the dense model, and ``kept_units``, site name -> kept width."""
+class SlicedBlipCaptionConfig(SlicedBlipConfig):
+    """Configuration of a :class:`SlicedBlipCaption`."""
 
     model_type = "upop_blip_caption"
-
-    kept_units: dict[str, int] | None = None
 
 
 class SlicedBlipCaption(BlipCaption):
@@ -64,15 +54,12 @@ class SlicedBlipCaption(BlipCaption):
 
     def __init__(self, config: SlicedBlipCaptionConfig) -> None:
         super().__init__(config)
-        sites = caption_sites(self)
-        set_head_widths(self, sites, narrow(self, sites, config.kept_units))
+        narrow_blip(self, caption_sites(self), config.kept_units)
 
 
 def register() -> None:
     """Make :class:`SlicedBlipCaption` known to the Auto classes of transformers."""
-    AutoConfig.register(SlicedBlipCaptionConfig.model_type, SlicedBlipCaptionConfig, exist_ok=True)
-    for auto in (AutoModel, AutoModelForImageTextToText):
-        auto.register(SlicedBlipCaptionConfig, SlicedBlipCaption, exist_ok=True)
+    make_known(SlicedBlipCaption, AutoModelForImageTextToText)
 
 
 def load_caption(source: Source) -> tuple[PreTrainedModel, Any]:
@@ -93,9 +80,7 @@ def caption_sites(model: nn.Module) -> tuple[Site, ...]:
 def sliced_caption(model: nn.Module, state: Mapping[str, Tensor], keep: Keep) -> SlicedBlipCaption:
     """The smaller model with the weights of ``state`` that ``keep`` leaves."""
     assert isinstance(model, BlipCaption)
-    sites = caption_sites(model)
-    adapt = partial(fold_softmax_scale, sites=sites, keep=keep)
-    return slice_into(SlicedBlipCaption, model, state, sites, keep, adapt)
+    return slice_blip(SlicedBlipCaption, model, state, caption_sites(model), keep)
 
 
 def caption_example(model: nn.Module) -> dict[str, Tensor]:

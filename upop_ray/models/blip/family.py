@@ -1,5 +1,7 @@
-"""What the BLIP families share beside their layers: loading, published sizes, and the inputs of an example."""
+"""What the BLIP families share beside their layers: loading, slicing, published sizes, and the inputs of an example."""
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +10,31 @@ from torch import Tensor, nn
 from transformers import AutoConfig, BlipConfig, PreTrainedModel
 
 from upop_ray.errors import CheckpointError
+from upop_ray.models.blip.layers import fold_softmax_scale, set_head_widths
 from upop_ray.models.blip.names import BlipKind, blip_checkpoint
-from upop_ray.models.loading import load_folder, load_named, load_processor, read_model_type, with_image_size
+from upop_ray.models.loading import (
+    load_folder,
+    load_named,
+    load_processor,
+    read_model_type,
+    unfilled,
+    with_image_size,
+)
+from upop_ray.models.sliced import SlicedModel, narrow, slice_into
 from upop_ray.models.spec import Source
+from upop_ray.pruning.site import Keep, Site
 
 #: vision towers of the published models; text is BERT-base in both
 _VISION = {
     "base": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12},
     "large": {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16},
 }
+
+
+class SlicedBlipConfig(BlipConfig):
+    """Configuration of a sliced BLIP: that of the dense one, and ``kept_units``, site name -> kept width."""
+
+    kept_units: dict[str, int] | None = None
 
 
 def load_blip(
@@ -28,7 +46,7 @@ def load_blip(
     """
     if source.path.is_file():
         config, state = blip_checkpoint(source.path, kind)
-        model: PreTrainedModel = dense(config).eval()
+        model = unfilled(dense, config).eval()
         load_named(model, state, source.path)
     else:
         targets = {BlipConfig.model_type: dense, sliced.config_class.model_type: sliced}
@@ -38,6 +56,21 @@ def load_blip(
     processor = load_processor(source)
     positions = "vision_model.embeddings.position_embedding"
     return with_image_size(model, source.image_size, positions, prefix=1), processor
+
+
+def narrow_blip(model: nn.Module, sites: tuple[Site, ...], kept_units: Mapping[str, int] | None) -> None:
+    """:func:`~upop_ray.models.sliced.narrow`, where text attention reshapes by widths of its own.
+
+    :raises CheckpointError: as there
+    """
+    set_head_widths(model, sites, narrow(model, sites, kept_units))
+
+
+def slice_blip(
+    target: type[SlicedModel], model: PreTrainedModel, state: Mapping[str, Tensor], sites: tuple[Site, ...], keep: Keep
+) -> SlicedModel:
+    """:func:`~upop_ray.models.sliced.slice_into`, with the softmax scale of text attention that of the dense width."""
+    return slice_into(target, model, state, sites, keep, partial(fold_softmax_scale, sites=sites, keep=keep))
 
 
 def text_length(model: nn.Module, tokens: int) -> int:

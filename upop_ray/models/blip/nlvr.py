@@ -8,17 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, BlipConfig, PreTrainedModel
+from transformers import AutoModel, BlipConfig, PreTrainedModel
 
-from upop_ray.models.blip.family import example_inputs, published_config, text_length
-from upop_ray.models.blip.layers import (
-    TextStack,
-    fold_softmax_scale,
-    set_head_widths,
-    text_sites,
-    vision_sites,
-    vision_tokens,
-)
+from upop_ray.models.blip.family import example_inputs, narrow_blip, published_config, slice_blip, text_length
+from upop_ray.models.blip.layers import TextStack, text_sites, vision_sites, vision_tokens
 from upop_ray.models.blip.names import blip_checkpoint
 from upop_ray.models.blip.twins import IMAGES, BlipNlvr, BlipNlvrConfig
 from upop_ray.models.loading import (
@@ -29,7 +22,7 @@ from upop_ray.models.loading import (
     read_model_type,
     with_image_size,
 )
-from upop_ray.models.sliced import narrow, slice_into
+from upop_ray.models.sliced import make_known
 from upop_ray.models.spec import ModelSpec, Size, Source
 from upop_ray.pruning.cost import count_macs, count_parameters
 from upop_ray.pruning.site import Keep, Site
@@ -66,15 +59,13 @@ class SlicedBlipNlvr(BlipNlvr):
 
     def __init__(self, config: SlicedBlipNlvrConfig) -> None:
         super().__init__(config)
-        sites = nlvr_sites(self)
-        set_head_widths(self, sites, narrow(self, sites, config.kept_units))
+        narrow_blip(self, nlvr_sites(self), config.kept_units)
 
 
 def register() -> None:
     """Make :class:`BlipNlvr` and :class:`SlicedBlipNlvr` known to the Auto classes of transformers."""
-    for config, model in ((BlipNlvrConfig, BlipNlvr), (SlicedBlipNlvrConfig, SlicedBlipNlvr)):
-        AutoConfig.register(config.model_type, config, exist_ok=True)
-        AutoModel.register(config, model, exist_ok=True)
+    for model in (BlipNlvr, SlicedBlipNlvr):
+        make_known(model)
 
 
 def load_nlvr(source: Source) -> tuple[PreTrainedModel, Any]:
@@ -145,8 +136,7 @@ def nlvr_sites(model: nn.Module) -> tuple[Site, ...]:
 def sliced_nlvr(model: nn.Module, state: Mapping[str, Tensor], keep: Keep) -> SlicedBlipNlvr:
     """The smaller BLIP-NLVR2 with the weights of ``state`` that ``keep`` leaves."""
     assert isinstance(model, BlipNlvr)
-    sites = nlvr_sites(model)
-    return slice_into(SlicedBlipNlvr, model, state, sites, keep, lambda kept: fold_softmax_scale(kept, sites, keep))
+    return slice_blip(SlicedBlipNlvr, model, state, nlvr_sites(model), keep)
 
 
 def nlvr_example(model: nn.Module) -> dict[str, Tensor]:

@@ -2,27 +2,26 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
-from transformers import AutoConfig, AutoModel, BlipConfig, BlipForImageTextRetrieval, PreTrainedModel
+from transformers import BlipConfig, BlipForImageTextRetrieval, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
-from upop_ray.models.blip.family import example_inputs, load_blip, published_config, text_length
-from upop_ray.models.blip.layers import (
-    CorrectedBlip,
-    TextStack,
-    fold_softmax_scale,
-    set_head_widths,
-    text_sites,
-    vision_sites,
-    vision_tokens,
+from upop_ray.models.blip.family import (
+    SlicedBlipConfig,
+    example_inputs,
+    load_blip,
+    narrow_blip,
+    published_config,
+    slice_blip,
+    text_length,
 )
-from upop_ray.models.sliced import narrow, slice_into
+from upop_ray.models.blip.layers import CorrectedBlip, TextStack, text_sites, vision_sites, vision_tokens
+from upop_ray.models.sliced import make_known
 from upop_ray.models.spec import ModelSpec, Size, Source
 from upop_ray.pruning.cost import count_macs, count_parameters
 from upop_ray.pruning.site import Keep, Site
@@ -102,12 +101,10 @@ class BlipRetrieval(CorrectedBlip, BlipForImageTextRetrieval):
             init.constant_(self.temperature, INITIAL_TEMPERATURE)
 
 
-class SlicedBlipRetrievalConfig(BlipConfig):
-    """That of the dense model, and ``kept_units``, site name -> kept width."""
+class SlicedBlipRetrievalConfig(SlicedBlipConfig):
+    """Configuration of a :class:`SlicedBlipRetrieval`."""
 
     model_type = "upop_blip_retrieval"
-
-    kept_units: dict[str, int] | None = None
 
 
 class SlicedBlipRetrieval(BlipRetrieval):
@@ -117,14 +114,12 @@ class SlicedBlipRetrieval(BlipRetrieval):
 
     def __init__(self, config: SlicedBlipRetrievalConfig) -> None:
         super().__init__(config)
-        sites = retrieval_sites(self)
-        set_head_widths(self, sites, narrow(self, sites, config.kept_units))
+        narrow_blip(self, retrieval_sites(self), config.kept_units)
 
 
 def register() -> None:
     """Make :class:`SlicedBlipRetrieval` known to the Auto classes of transformers."""
-    AutoConfig.register(SlicedBlipRetrievalConfig.model_type, SlicedBlipRetrievalConfig, exist_ok=True)
-    AutoModel.register(SlicedBlipRetrievalConfig, SlicedBlipRetrieval, exist_ok=True)
+    make_known(SlicedBlipRetrieval)
 
 
 def load_retrieval(source: Source) -> tuple[PreTrainedModel, Any]:
@@ -150,9 +145,7 @@ def retrieval_sites(model: nn.Module) -> tuple[Site, ...]:
 def sliced_retrieval(model: nn.Module, state: Mapping[str, Tensor], keep: Keep) -> SlicedBlipRetrieval:
     """The smaller model with the weights of ``state`` that ``keep`` leaves."""
     assert isinstance(model, BlipRetrieval)
-    sites = retrieval_sites(model)
-    adapt = partial(fold_softmax_scale, sites=sites, keep=keep)
-    return slice_into(SlicedBlipRetrieval, model, state, sites, keep, adapt)
+    return slice_blip(SlicedBlipRetrieval, model, state, retrieval_sites(model), keep)
 
 
 def retrieval_example(model: nn.Module) -> dict[str, Tensor]:

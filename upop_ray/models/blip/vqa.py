@@ -2,33 +2,31 @@
 
 import copy
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForVisualQuestionAnswering,
-    BlipConfig,
-    BlipForQuestionAnswering,
-    PreTrainedModel,
-)
+from transformers import AutoModelForVisualQuestionAnswering, BlipConfig, BlipForQuestionAnswering, PreTrainedModel
 from transformers.models.blip.modeling_blip_text import BlipTextLMHeadModel
 
-from upop_ray.models.blip.family import example_inputs, load_blip, published_config, text_length
+from upop_ray.models.blip.family import (
+    SlicedBlipConfig,
+    example_inputs,
+    load_blip,
+    narrow_blip,
+    published_config,
+    slice_blip,
+    text_length,
+)
 from upop_ray.models.blip.layers import (
     CorrectedBlip,
     TextStack,
     correct_attention,
-    fold_softmax_scale,
-    set_head_widths,
     text_sites,
     vision_sites,
     vision_tokens,
 )
-from upop_ray.models.sliced import narrow, slice_into
+from upop_ray.models.sliced import make_known
 from upop_ray.models.spec import ModelSpec, Size, Source
 from upop_ray.pruning.cost import count_macs, count_parameters
 from upop_ray.pruning.site import Keep, Site
@@ -115,12 +113,10 @@ class BlipVqa(CorrectedBlip, BlipForQuestionAnswering):
         )
 
 
-class SlicedBlipVqaConfig(BlipConfig):
-    """That of the dense model, and ``kept_units``, site name -> kept width."""
+class SlicedBlipVqaConfig(SlicedBlipConfig):
+    """Configuration of a :class:`SlicedBlipVqa`."""
 
     model_type = "upop_blip_vqa"
-
-    kept_units: dict[str, int] | None = None
 
 
 class SlicedBlipVqa(BlipVqa):
@@ -130,15 +126,12 @@ class SlicedBlipVqa(BlipVqa):
 
     def __init__(self, config: SlicedBlipVqaConfig) -> None:
         super().__init__(config)
-        sites = vqa_sites(self)
-        set_head_widths(self, sites, narrow(self, sites, config.kept_units))
+        narrow_blip(self, vqa_sites(self), config.kept_units)
 
 
 def register() -> None:
     """Make :class:`SlicedBlipVqa` known to the Auto classes of transformers."""
-    AutoConfig.register(SlicedBlipVqaConfig.model_type, SlicedBlipVqaConfig, exist_ok=True)
-    for auto in (AutoModel, AutoModelForVisualQuestionAnswering):
-        auto.register(SlicedBlipVqaConfig, SlicedBlipVqa, exist_ok=True)
+    make_known(SlicedBlipVqa, AutoModelForVisualQuestionAnswering)
 
 
 def load_vqa(source: Source) -> tuple[PreTrainedModel, Any]:
@@ -160,9 +153,7 @@ def vqa_sites(model: nn.Module) -> tuple[Site, ...]:
 def sliced_vqa(model: nn.Module, state: Mapping[str, Tensor], keep: Keep) -> SlicedBlipVqa:
     """The smaller model with the weights of ``state`` that ``keep`` leaves."""
     assert isinstance(model, BlipVqa)
-    sites = vqa_sites(model)
-    adapt = partial(fold_softmax_scale, sites=sites, keep=keep)
-    return slice_into(SlicedBlipVqa, model, state, sites, keep, adapt)
+    return slice_blip(SlicedBlipVqa, model, state, vqa_sites(model), keep)
 
 
 def vqa_example(model: nn.Module) -> dict[str, Tensor]:

@@ -5,17 +5,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoModelForSemanticSegmentation, PreTrainedModel
+from transformers import AutoModel, AutoModelForSemanticSegmentation, PreTrainedModel
 
 from upop_ray.models.loading import load_folder, load_processor, with_image_size
 from upop_ray.models.segmenter.modeling import Segmenter, SegmenterConfig
 from upop_ray.models.segmenter.names import load_original
-from upop_ray.models.segmenter.sliced import (
-    SlicedSegmenter,
-    SlicedSegmenterConfig,
-    segmenter_sites,
-    sliced_segmenter,
-)
+from upop_ray.models.segmenter.sliced import SlicedSegmenter, SlicedSegmenterConfig, segmenter_sites, sliced_segmenter
+from upop_ray.models.sliced import make_known
 from upop_ray.models.spec import ModelSpec, Size, Source
 from upop_ray.models.vit_names import HEAD_WIDTH
 from upop_ray.pruning.cost import count_macs, count_parameters
@@ -29,10 +25,8 @@ _INTERPOLATION = 4
 
 def register() -> None:
     """Make the dense and the sliced Segmenter known to the Auto classes of transformers."""
-    for config, model in ((SegmenterConfig, Segmenter), (SlicedSegmenterConfig, SlicedSegmenter)):
-        AutoConfig.register(config.model_type, config, exist_ok=True)
-        AutoModel.register(config, model, exist_ok=True)
-        AutoModelForSemanticSegmentation.register(config, model, exist_ok=True)
+    for model in (Segmenter, SlicedSegmenter):
+        make_known(model, AutoModelForSemanticSegmentation)
 
 
 def load_segmenter(source: Source) -> tuple[PreTrainedModel, Any]:
@@ -66,7 +60,6 @@ def published_segmenter(width: int) -> Segmenter:
         num_attention_heads=width // HEAD_WIDTH,
         intermediate_size=4 * width,
         num_labels=150,
-        drop_path_rate=0.1,
         decoder_dropout=0.1,
     )
     return Segmenter(config)
@@ -93,6 +86,7 @@ SPEC = ModelSpec(
     example=segmenter_example,
     outputs=segmenter_outputs,
     paper_attention_cost=12,
+    backbone="encoder",
     published={
         "tiny": lambda: published_segmenter(192),
         "small": lambda: published_segmenter(384),

@@ -12,12 +12,11 @@ from transformers.models.vit.modeling_vit import ViTLayer
 class SegmenterConfig(ViTConfig):
     """Configuration of a dense Segmenter: that of its ViT, with ``num_labels`` classes and the mask transformer.
 
-    Layers of the mask transformer are as wide and have as many heads as those of the backbone. Published
-    models are trained with a ``drop_path_rate`` and ``decoder_dropout`` of 0.1.
+    Layers of the mask transformer are as wide and have as many heads as those of the backbone. Published models
+    are trained with a ``decoder_dropout`` of 0.1.
 
     :param decoder_layers: of the mask transformer
     :param decoder_dropout: in the mask transformer, where ``hidden_dropout_prob`` is that of the backbone
-    :param drop_path_rate: of the last layer of the backbone; it rises linearly from 0 at the first
     """
 
     model_type = "upop_segmenter_dense"
@@ -27,22 +26,6 @@ class SegmenterConfig(ViTConfig):
     layer_norm_eps: float = 1e-5
     decoder_layers: int = 2
     decoder_dropout: float = 0.0
-    drop_path_rate: float = 0.0
-
-
-class StochasticDepth(nn.Module):
-    """Drop a residual branch for whole examples in training, and scale the others by 1 / (1 - rate)."""
-
-    def __init__(self, rate: float) -> None:
-        super().__init__()
-        self.rate = rate
-
-    def forward(self, branch: Tensor) -> Tensor:
-        """Of ``branch`` (b, tokens, width), the same shape."""
-        if not self.training or self.rate == 0:
-            return branch
-        kept = torch.rand(len(branch), 1, 1, device=branch.device) >= self.rate
-        return branch * kept.to(branch.dtype) / (1 - self.rate)
 
 
 class MaskTransformer(nn.Module):
@@ -81,10 +64,6 @@ class Segmenter(ViTPreTrainedModel):
     def __init__(self, config: SegmenterConfig) -> None:
         super().__init__(config)
         self.vit = ViTModel(config, add_pooling_layer=False)
-        last = max(1, config.num_hidden_layers - 1)
-        for index, layer in enumerate(self.vit.layers):
-            # what the layer does to both of its residual branches
-            layer.dropout = nn.Sequential(layer.dropout, StochasticDepth(config.drop_path_rate * index / last))
         self.decoder = MaskTransformer(config)
         self.post_init()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from upop_ray.errors import CheckpointError
-from upop_ray.models.loading import heads_of, load_file_state, load_named
+from upop_ray.models.loading import heads_of, load_file_state, load_named, unfilled
 from upop_ray.models.segmenter.modeling import Segmenter, SegmenterConfig
 from upop_ray.models.vit_names import HEAD_WIDTH, transformers_names
 
@@ -32,7 +32,7 @@ _NEEDED = (
     "decoder.cls_emb",
 )
 #: of the published training, which goes on with the checkpoint
-_DROPPED = {"drop_path_rate": 0.1, "decoder_dropout": 0.1}
+_DECODER_DROPOUT = 0.1
 
 
 def load_original(path: Path, head_width: int = HEAD_WIDTH) -> Segmenter:
@@ -53,7 +53,7 @@ def load_original(path: Path, head_width: int = HEAD_WIDTH) -> Segmenter:
             f"model.path: {path} has the distillation token of a DeiT, which is not supported; "
             "give a Segmenter on a plain ViT"
         )
-    model = Segmenter(_config(state, path, head_width))
+    model = unfilled(Segmenter, _config(state, path, head_width))
     load_named(model, renamed(state), path)
     model.eval()
     return model
@@ -86,7 +86,7 @@ def _config(state: Mapping[str, Tensor], path: Path, head_width: int) -> Segment
         num_channels=channels,
         num_labels=state["decoder.cls_emb"].shape[1],
         decoder_layers=_layers(state, _LAYERS),
-        **_DROPPED,
+        decoder_dropout=_DECODER_DROPOUT,
     )
 
 

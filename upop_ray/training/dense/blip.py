@@ -59,8 +59,12 @@ def dense_blip(kind: Callable[[BlipConfig], PreTrainedModel], shape: TextShape) 
 
 
 def dense_nlvr(dataset: ShardedDataset) -> tuple[PreTrainedModel, Any]:
-    """A BLIP-NLVR2 that starts from the built-in question answering, as published ones do from a trained BLIP."""
+    """A BLIP-NLVR2 that starts from the built-in question answering, as published ones do from a trained BLIP.
+
+    Its vision tower stays as it is there, so that it need not be shipped twice.
+    """
     model, processor = load_nlvr(Source(Path(resolve_checkpoint("builtin:blip_vqa"))))
+    model.vision_model.requires_grad_(False)
     for module in model.modules():
         if isinstance(module, TwinOutput) and module.merge_layer is not None:
             _average(module.merge_layer)

@@ -3,10 +3,10 @@
 import json
 from typing import Any
 
+import pyarrow as pa
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPProcessor, CLIPTokenizer, PreTrainedModel
 
-from upop_ray.data.image_text import ImageTextSplit, load_image_text
 from upop_ray.data.shards import ShardedDataset
 
 VOCABULARY = 2000
@@ -17,12 +17,12 @@ _START, _END, _END_OF_WORD = "<|startoftext|>", "<|endoftext|>", "</w>"
 
 def dense_clip(dataset: ShardedDataset) -> tuple[PreTrainedModel, Any]:
     """An untrained CLIP and its processor, with a tokenizer trained on the training split."""
-    tokenizer = train_tokenizer(load_image_text(dataset, "train"))
+    tokenizer = train_tokenizer(dataset.split("train", columns=("label", "tags")))
     return CLIPModel(dense_config(tokenizer)), CLIPProcessor(image_processor(), tokenizer)
 
 
-def train_tokenizer(split: ImageTextSplit) -> CLIPTokenizer:
-    """Train a byte-level BPE of 2,000 tokens on the labels and training tags of a split.
+def train_tokenizer(table: pa.Table) -> CLIPTokenizer:
+    """Train a byte-level BPE of 2,000 tokens on columns `label` and `tags` of a split.
 
     All bytes are in it, also at the end of a word, so that no text gives an unknown token: CLIP's is the end token, at
     which the text is pooled. The end token has the highest id, which pools rightly by either rule of transformers.
@@ -38,7 +38,7 @@ def train_tokenizer(split: ImageTextSplit) -> CLIPTokenizer:
         end_of_word_suffix=_END_OF_WORD,
         show_progress=False,
     )
-    texts = sorted({*split.labels, *(tag for tags in split.tags for tag in tags)})
+    texts = sorted({*table["label"].to_pylist(), *(tag for tags in table["tags"].to_pylist() for tag in tags)})
     untrained.train_from_iterator(texts, trainer)
     trained = json.loads(untrained.to_str())["model"]
     vocabulary = trained["vocab"] | {_START: len(trained["vocab"]), _END: len(trained["vocab"]) + 1}
