@@ -1,4 +1,4 @@
-# make sweep | make test; both make .venv with pinned versions if it is missing
+# make sweep | make cluster-up | make test; each makes .venv with pinned versions if it is missing
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
@@ -8,11 +8,36 @@ export OMP_WAIT_POLICY := PASSIVE
 
 EXPERIMENT ?= experiments/builtin_clip.yaml
 ARGS ?=
+# of make cluster-up: workers beside the head, CPUs of each (default: shared evenly), where results go, where to listen
+NODES ?= 2
+CPUS ?=
+STORE ?= results
+HOST ?= 127.0.0.1
+# a Ray cluster YAML, for example cluster/aws.yaml; empty is this machine
+CLUSTER ?=
+JOB ?=
+ON_CLUSTER = $(VENV)/bin/python -m cluster
+WHICH = $(if $(CLUSTER),--cluster $(CLUSTER))
 
-.PHONY: sweep test test-all lint bench clean
+.PHONY: sweep cluster-up cluster-status submit logs cluster-down test test-all lint bench clean
 
 sweep: $(READY)
 	@$(VENV)/bin/python -m upop_ray.sweep $(EXPERIMENT) $(ARGS)
+
+cluster-up: $(READY)
+	@$(ON_CLUSTER) up $(WHICH) --nodes $(NODES) $(if $(CPUS),--cpus $(CPUS)) --store $(STORE) --host $(HOST)
+
+cluster-status: $(READY)
+	@$(ON_CLUSTER) status $(WHICH)
+
+submit: $(READY)
+	@$(ON_CLUSTER) submit $(WHICH) $(EXPERIMENT) $(ARGS)
+
+logs: $(READY)
+	@$(ON_CLUSTER) logs $(WHICH) $(JOB)
+
+cluster-down: $(READY)
+	@$(ON_CLUSTER) down $(WHICH)
 
 test: lint
 	$(VENV)/bin/python -m pytest -q -n 2 --dist loadfile

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from upop_ray import config
-from upop_ray.config import Experiment, load, parse, replaced
+from upop_ray.config import Experiment, at_ratio, load, parse, replaced
 from upop_ray.errors import ConfigError
 from upop_ray.identity import NOT_HASHED, point_hash
 
@@ -82,6 +82,11 @@ def test_a_ratio_of_a_sweep_outside_its_range_is_refused(ratio: float) -> None:
         ("search.penalty.mlp", -1.0),
         ("retrain.epochs", 0),
         ("optimizer.weight_decay", -0.1),
+        ("data.workers", -1),
+        ("data.lanes", 0),
+        ("data.buffer", 0),
+        ("data.cache_gb", 0.0),
+        ("data.in_memory_mb", -1.0),
         ("replica.workers", 0),
         ("replica.zero_stage", 4),
         ("sweep.samples", 0),
@@ -188,6 +193,7 @@ def test_an_experiment_survives_yaml(tmp_path: Path) -> None:
         "sweep.early_stopping": {"grace_epochs": 3},
         "sweep.space": {"search.learning_rate": {"log_uniform": [1e-5, 1e-3]}},
         "replica.deepspeed": {"zero_optimization": {"stage3_param_persistence_threshold": 10}},
+        "sweep.by_ratio": {0.75: {"search.epochs": 8}},
     }
     for experiment in (Experiment(), load(), replaced(load(), changes)):
         file.write_text(yaml.safe_dump(experiment.model_dump(mode="json")))
@@ -214,6 +220,8 @@ HASH = point_hash(Experiment(), "data", "weights")
         {"checkpoint_steps": 7},
         {"report_steps": 3},
         {"sweep.ratios": [0.1, 0.2]},
+        {"sweep.by_ratio": {0.1: {"search.epochs": 3}}},
+        {"published": {"source": "x", "train_examples": 1, "prepare": "y", "checkpoint": "z"}},
     ],
 )
 def test_the_hash_ignores_what_does_not_decide_the_result(changes: dict[str, Any]) -> None:
@@ -245,6 +253,45 @@ def test_the_hash_does_not_depend_on_the_order_of_settings() -> None:
     assert point_hash(first, "data", "weights") == point_hash(second, "data", "weights")
 
 
+BY_RATIO = {"sweep": {"by_ratio": {0.75: {"search.epochs": 8, "retrain.epochs": 9}}}}
+
+
+def test_what_differs_by_ratio_is_there_at_that_ratio_alone() -> None:
+    experiment = parse(BY_RATIO)
+    low, high = at_ratio(experiment, 0.5), at_ratio(experiment, 0.75)
+    assert (low.search.ratio, low.search.epochs, low.retrain.epochs) == (0.5, 1, 1)
+    assert (high.search.ratio, high.search.epochs, high.retrain.epochs) == (0.75, 8, 9)
+
+
+def test_the_command_line_counts_for_every_ratio(tmp_path: Path) -> None:
+    file = tmp_path / "experiment.yaml"
+    file.write_text(yaml.safe_dump(BY_RATIO))
+    high = at_ratio(load(file, ["search.epochs=2"]), 0.75)
+    assert (high.search.epochs, high.retrain.epochs) == (2, 9)
+    assert at_ratio(load(file, ["retrain={epochs: 3}"]), 0.75).retrain.epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        ({"search.intervall": 5}, "search.intervall"),
+        ({"search.epochs": 0}, "search.epochs"),
+        ({"search.method": "mask"}, "sweep.by_ratio.0.75.search.method"),
+        ({"replica.workers": 2}, "sweep.by_ratio.0.75.replica.workers"),
+    ],
+)
+def test_what_cannot_differ_by_ratio_is_refused(settings: dict[str, Any], field: str) -> None:
+    message_of(lambda: parse({"sweep": {"by_ratio": {0.75: settings}}}), field)
+
+
+def test_a_published_point_is_there_once_for_a_source() -> None:
+    point = {"ratio": 0.5, "scores": {"accuracy": 80.0}}
+    section = {"source": "x", "train_examples": 1, "prepare": "y", "checkpoint": "z"}
+    two = {**point, "source": "another"}
+    assert len((parse({"published": {**section, "points": [point, two]}}).published or pytest.fail()).points) == 2
+    message_of(lambda: parse({"published": {**section, "points": [point, point]}}), "published.points")
+
+
 def test_the_builtin_experiment_is_valid() -> None:
     assert load().name == "builtin_clip"
 
@@ -258,5 +305,20 @@ def test_numbers_with_an_exponent_are_numbers_in_files_and_overrides(tmp_path: P
 
 
 def test_the_same_content_at_another_path_is_the_same_point() -> None:
-    moved = replaced(Experiment(), {"model.path": "/elsewhere/model", "data.path": "/elsewhere/data"})
-    assert point_hash(moved, "data", "weights") == HASH
+    homes = [{"model.path": f"/{home}/model", "data.path": f"/{home}/data"} for home in ("here", "elsewhere")]
+    here, elsewhere = (point_hash(replaced(Experiment(), home), "data", "weights") for home in homes)
+    assert here == elsewhere
+
+
+def test_how_data_are_read_is_hashed_where_it_decides_their_order() -> None:
+    order: list[dict[str, Any]] = [{"data.lanes": 4}, {"data.buffer": 100}]
+    means: list[dict[str, Any]] = [
+        {"data.workers": 2},
+        {"data.cache": "/scratch", "data.cache_gb": 1.5},
+        {"data.in_memory_mb": 0.0},
+    ]
+    for path, hashed in (("/folder", True), ("builtin:emoji", False)):
+        plain = replaced(Experiment(), {"data.path": path})
+        before = point_hash(plain, "data", "weights")
+        assert all(point_hash(replaced(plain, change), "data", "weights") == before for change in means)
+        assert all((point_hash(replaced(plain, change), "data", "weights") != before) == hashed for change in order)

@@ -15,7 +15,8 @@ from upop_ray.config.experiment import (
     Search,
     Sweep,
 )
-from upop_ray.config.reading import BUILTIN_EXPERIMENT, load, parse, replaced, set_field
+from upop_ray.config.published import Published, PublishedPoint
+from upop_ray.config.reading import BUILTIN_EXPERIMENT, at_ratio, load, parse, replaced, set_field
 from upop_ray.config.tasks import (
     Caption,
     Classification,
@@ -41,6 +42,8 @@ __all__ = [
     "Momentum",
     "Optimizer",
     "Part",
+    "Published",
+    "PublishedPoint",
     "Reasoning",
     "Regularisation",
     "Replica",
@@ -52,6 +55,7 @@ __all__ = [
     "Sweep",
     "TaskSettings",
     "Vqa",
+    "at_ratio",
     "load",
     "parse",
     "replaced",

@@ -12,12 +12,21 @@ NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
+def _as_number(value: Any) -> Any:
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
 def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
 #: YAML knows lists only, settings are immutable
 FromList = BeforeValidator(_as_tuple)
+#: JSON knows keys of text only
+FromText = BeforeValidator(_as_number)
 
 
 class Part(BaseModel):

@@ -4,7 +4,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from upop_ray.config.base import Finite, FromList, NonNegativeFloat, Part, Positive, PositiveFloat, Ratio, Share
+from upop_ray.config.base import (
+    Finite,
+    FromList,
+    FromText,
+    NonNegativeFloat,
+    Part,
+    Positive,
+    PositiveFloat,
+    Ratio,
+    Share,
+)
+from upop_ray.config.published import Published
 from upop_ray.config.tasks import RerankedRetrieval, Retrieval, TaskSettings
 from upop_ray.errors import ConfigError
 
@@ -20,14 +31,34 @@ class Model(Part):
     processor: str | None = None
     #: side of the images in pixels, where it is to differ from the checkpoint's; positions are interpolated
     image_size: Positive | None = None
+    #: rate at which training drops residual branches of the last layer of the vision backbone, rising from 0 at the
+    #: first (published: 0.1 for DeiT, Segmenter, BLIP-VQA and BLIP-NLVR2)
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
     #: published size, from which a plan is made where the checkpoint is not at hand
     size: str | None = None
 
 
 class Data(Part):
-    """The data set: a folder or URI of Parquet shards, or ``builtin:emoji``."""
+    """The data set: a folder or URI of Parquet shards, or ``builtin:emoji``, and how it is read."""
 
     path: str = "builtin:emoji"
+    #: what a task asks for -> what it is called, in the files of a data set without a manifest; for example
+    #: ``{captions: text}``
+    columns: dict[str, str] = {}
+    #: processes beside each worker of the replica that make its batches ahead; 0 makes them when they are needed.
+    #: They compute: count them in ``replica.cpus_per_worker``
+    workers: Annotated[int, Field(ge=0)] = 0
+    #: pieces of the data from which a batch takes equal parts: the largest number up to this that divides batch_size.
+    #: Where ``replica.workers`` divides it, each worker reads its own pieces alone; not for built-in data
+    lanes: Positive = 8
+    #: rows of a piece that are shuffled together, and are in memory at a time; not for built-in data
+    buffer: Positive = 2048
+    #: folder on a disk of each node for what is fetched from s3:// and the like; null is ~/.cache/upop_ray/data
+    cache: str | None = None
+    #: what that folder may take, in 10^9 bytes; what was not used for longest goes first
+    cache_gb: PositiveFloat = 20.0
+    #: images of a split whose files take up to so many 10^6 bytes are held in memory
+    in_memory_mb: NonNegativeFloat = 512.0
 
 
 class Optimizer(Part):
@@ -108,6 +139,8 @@ class Replica(Part):
     backend: Literal["gloo", "nccl"] = "gloo"
     #: seconds a worker may take to start, and to go from one report to the next
     timeout: PositiveFloat = 600.0
+    #: seconds after which a worker whose process answers nothing counts as lost
+    heartbeat: PositiveFloat = 60.0
     #: further DeepSpeed settings, merged over ours
     deepspeed: dict[str, Any] = {}
 
@@ -136,8 +169,10 @@ class Sweep(Part):
     #: dotted setting -> {uniform: [low, high]} | {log_uniform: [low, high]} | {choice: [...]}
     space: dict[str, dict[str, list[Any]]] = {}
     samples: Positive = 1
+    #: ratio -> dotted settings of training that differ there, for example ``{0.75: {search.epochs: 8}}``
+    by_ratio: dict[Annotated[Ratio, FromText], dict[str, Any]] = {}
     early_stopping: EarlyStopping | None = None
-    #: how often a point whose worker died is taken up again
+    #: how often a point is taken up again after a crash of its workers; the loss of a node does not count
     retries: Annotated[int, Field(ge=0)] = 2
     #: points at once; 0 means as many as the resources allow
     max_concurrent: Annotated[int, Field(ge=0)] = 0
@@ -157,6 +192,8 @@ class Experiment(Part):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "experiment"
     store: str = "results"
+    #: seconds that an outage of the store may last before it is an error
+    store_timeout: PositiveFloat = 600.0
     seed: Annotated[int, Field(ge=0)] = 0
     #: examples of one step over all workers
     batch_size: Positive = 128
@@ -165,6 +202,8 @@ class Experiment(Part):
     precision: Literal["fp32", "bf16"] = "fp32"
     #: steps between checkpoints; 0 keeps only those between phases
     checkpoint_steps: Annotated[int, Field(ge=0)] = 50
+    #: checkpoints that stay of a finished point; while it is computed it has the newest two, or as many
+    keep_checkpoints: Annotated[int, Field(ge=0)] = 0
     #: steps between two reports of loss and throughput
     report_steps: Positive = 10
     model: Model = Model()
@@ -176,6 +215,8 @@ class Experiment(Part):
     distill: Distillation = Distillation()
     replica: Replica = Replica()
     sweep: Sweep = Sweep()
+    #: reference points that reports show beside ours
+    published: Published | None = None
 
     @model_validator(mode="after")
     def _batch_is_shared_evenly(self) -> "Experiment":

@@ -15,6 +15,8 @@ from upop_ray.problems import first_problem
 _PACKAGE = Path(__file__).parent.parent
 #: beside the package in a checkout, inside it when installed
 _EXPERIMENTS = (_PACKAGE.parent / "experiments", _PACKAGE / "experiments")
+#: groups of settings that may differ by ratio: what is trained and how, not on what or where
+_BY_RATIO = ("search", "retrain", "optimizer", "task", "distill")
 BUILTIN_EXPERIMENT = next((f for f in _EXPERIMENTS if f.is_dir()), _EXPERIMENTS[0]) / "builtin_clip.yaml"
 
 
@@ -31,6 +33,7 @@ def load(path: Path | str | None = None, overrides: Sequence[str] = ()) -> Exper
         if not separator or not field:
             raise ConfigError(override, "is not an override", "write setting=value, for example search.ratio=0.5")
         set_field(values, field, _parse_value(field, text))
+        _count_for_every_ratio(values, field)
     return parse(values)
 
 
@@ -39,10 +42,27 @@ def parse(values: Mapping[str, Any]) -> Experiment:
 
     :raises ConfigError: names the first wrong field
     """
+    _refuse_credentials("", values)
     try:
-        return Experiment.model_validate(values)
+        experiment = Experiment.model_validate(values)
     except ValidationError as error:
         raise first_problem(error, Experiment) from error
+    for ratio in experiment.sweep.by_ratio:
+        at_ratio(experiment, ratio)
+    return experiment
+
+
+def at_ratio(experiment: Experiment, ratio: float) -> Experiment:
+    """The experiment of the points of one ratio, with what ``sweep.by_ratio`` says of it.
+
+    :raises ConfigError: it says something that is no setting of training, or no value of it
+    """
+    own = experiment.sweep.by_ratio.get(ratio, {})
+    for field in own:
+        if field.partition(".")[0] not in _BY_RATIO or field in ("search.ratio", "search.method"):
+            known = ", ".join(_BY_RATIO)
+            raise ConfigError(f"sweep.by_ratio.{ratio:g}.{field}", "cannot differ by ratio", f"use settings of {known}")
+    return replaced(experiment, {**own, "search.ratio": ratio, "sweep.by_ratio": {}})
 
 
 def replaced(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
@@ -70,12 +90,35 @@ def set_field(values: dict[str, Any], field: str, value: Any) -> None:
     values[last] = value
 
 
+def _count_for_every_ratio(values: Mapping[str, Any], field: str) -> None:
+    """Take a setting of the command line out of ``sweep.by_ratio``, which would silently win over it."""
+    sweep = values.get("sweep")
+    by_ratio = sweep.get("by_ratio") if isinstance(sweep, dict) else None
+    for settings in by_ratio.values() if isinstance(by_ratio, dict) else ():
+        for name in [name for name in settings or () if name == field or name.startswith(f"{field}.")]:
+            del settings[name]
+
+
+#: KEY:SECRET@ or TOKEN@ before the host or bucket
+_CREDENTIALS = re.compile(r"\w+://[^/]*@")
+
+
 class _Loader(yaml.SafeLoader):
     """YAML in which 1e-4 is a number; YAML 1.1 reads it as text."""
 
 
 _SIGNS = list("-+0123456789")
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), _SIGNS)
+
+
+def _refuse_credentials(field: str, value: Any) -> None:
+    """Settings are written to files and logs, so none of them may hold a secret; what it is is not repeated."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            _refuse_credentials(f"{field}.{name}" if field else str(name), inner)
+    elif isinstance(value, str) and _CREDENTIALS.match(value):
+        cure = "give them in the environment (AWS_ACCESS_KEY_ID, AWS_PROFILE and their like)"
+        raise ConfigError(field, "its address holds credentials", cure)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

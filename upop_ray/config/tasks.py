@@ -6,6 +6,9 @@ from pydantic import Discriminator, Field, Tag
 
 from upop_ray.config.base import FromList, NonNegativeFloat, Part, Positive, PositiveFloat, Share
 
+#: the published recipe for photographs of any size, or the gentle changes that drawings on white bear, of one size
+Augmentation: TypeAlias = Literal["photographs", "drawings"]
+
 
 class Momentum(Part):
     """The momentum encoder and queue of the published recipe (ALGORITHM, section 3)."""
@@ -24,6 +27,7 @@ class Retrieval(Part):
     name: Literal["retrieval"] = "retrieval"
     loss: Literal["in_batch", "momentum"] = "in_batch"
     momentum: Momentum = Momentum()
+    augmentation: Augmentation = "photographs"
 
 
 class RerankedRetrieval(Part):
@@ -39,6 +43,7 @@ class RerankedRetrieval(Part):
     candidates: Positive = 128
     #: tokens of a caption
     text_length: Positive = 35
+    augmentation: Augmentation = "photographs"
 
 
 class Caption(Part):
@@ -59,6 +64,7 @@ class Caption(Part):
     ] = ("bleu", "meteor", "rouge", "cider", "spice")
     #: the score that curves show and choices are made on
     headline: str = "cider"
+    augmentation: Augmentation = "photographs"
 
 
 class Vqa(Part):
@@ -73,6 +79,7 @@ class Vqa(Part):
     answer_length: Positive = 10
     #: answers of one step over all workers are bounded by this many for each question
     answers_per_question: Positive = 10
+    augmentation: Augmentation = "photographs"
 
 
 class Reasoning(Part):
@@ -80,6 +87,7 @@ class Reasoning(Part):
 
     name: Literal["nlvr"]
     text_length: Positive = 36
+    augmentation: Augmentation = "photographs"
 
 
 class Classification(Part):
@@ -94,8 +102,7 @@ class Classification(Part):
     erasing: Share = 0.25
     #: copies of an image in one epoch's order (repeated augmentation; published 3)
     repeats: Positive = 1
-    #: random resized crops and flips as for photographs, or the gentle changes that drawings bear
-    augmentation: Literal["photographs", "drawings"] = "photographs"
+    augmentation: Augmentation = "photographs"
 
 
 class Segmentation(Part):
@@ -106,12 +113,13 @@ class Segmentation(Part):
     window: Annotated[int, Field(ge=0)] = 0
     #: step of the window; 0 takes the window's side
     stride: Annotated[int, Field(ge=0)] = 0
-    #: scales of the evaluation (published multi scale: 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, each with its mirror image)
+    #: scales of the evaluation, of the size at which the shorter side fills the window (published multi scale: 0.5,
+    #: 0.75, 1.0, 1.25, 1.5, 1.75, each with its mirror image)
     scales: Annotated[tuple[Annotated[float, Field(ge=0.1, le=10)], ...], FromList, Field(min_length=1)] = (1.0,)
     mirror: bool = False
-    #: range of the random scale of training images
+    #: range of the random scale of training photographs, of the size at which the shorter side fills the window
     resize: Annotated[tuple[PositiveFloat, PositiveFloat], FromList] = (0.5, 2.0)
-    augmentation: Literal["photographs", "drawings"] = "photographs"
+    augmentation: Augmentation = "photographs"
 
 
 def _name_of(value: Any) -> str:

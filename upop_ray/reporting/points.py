@@ -6,6 +6,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from upop_ray.store import PointPaths, Store, SweepPaths
+from upop_ray.store.many import read_jsons
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,10 @@ class PointRow:
 def read_points(store: Store, sweep: str) -> list[PointRow]:
     """Rows of all points that the sweep has proposed, by method, ratio, seed and draw."""
     folder = SweepPaths(sweep).members
+    contents = read_jsons(store, [f"{folder}/{name}" for name in store.list(folder)])
+    manifests = read_jsons(store, [PointPaths(content["hash"]).manifest for content in contents])
     rows = []
-    for name in store.list(folder):
-        content = store.read_json(f"{folder}/{name}")
-        path = PointPaths(content["hash"]).manifest
-        manifest = store.read_json(path) if store.exists(path) else None
+    for content, manifest in zip(contents, manifests, strict=True):
         cell = content["cell"]
         rows.append(
             PointRow(

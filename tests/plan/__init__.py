@@ -1,0 +1,1 @@
+"""Plans: steps, memory, speed, and the command."""
