@@ -10,6 +10,10 @@ from transformers import CLIPImageProcessorPil, CLIPModel, CLIPProcessor, CLIPTo
 
 from tests.golden_clip import arrays, golden_model
 from tests.ranks import Ranks
+from tests.s3 import s3 as s3
+from tests.stores import behind_proxy as behind_proxy
+from tests.stores import proxy as proxy
+from tests.stores import store as store
 from upop_ray.models.clip import SPEC
 from upop_ray.pruning.site import Site
 

@@ -59,6 +59,7 @@ def tiny_values(root: Path, **parts: Any) -> dict[str, Any]:
         "checkpoint_steps": 2,
         "model": {"path": str(model)},
         "data": {"path": str(data)},
+        "task": {"augmentation": "drawings"},
         "search": {"interval": 2, "learning_rate": 1e-3},
         "retrain": {"learning_rate": 1e-3},
         "replica": {"cpus_per_worker": 1, "timeout": 120.0},

@@ -15,9 +15,10 @@ from upop_ray.data.classes import ClassSplit, class_names, load_classes
 from upop_ray.data.images import Preprocessing
 from upop_ray.data.mixing import Mixing
 from upop_ray.data.order import Cursor, Order, Rows
+from upop_ray.data.pictures import HeldPictures, Pictures
 from upop_ray.data.rand_augment import RandAugment
 from upop_ray.data.shards import open_dataset
-from upop_ray.data.views import Drawings, Photographs, Views
+from upop_ray.data.views import DeitPhotographs, Drawings, Photographs, Views
 from upop_ray.errors import DataError
 
 ROWS, SIZE = 12, 8
@@ -29,7 +30,7 @@ CLASSES = ("ant", "bee", "cat")
 def make_split(photographs: bool = False) -> ClassSplit:
     sizes = [(SIZE + row, SIZE + 2 * row) if photographs else (SIZE, SIZE) for row in range(ROWS)]
     contents = tuple(drawing(row, *size) for row, size in enumerate(sizes))
-    return ClassSplit(contents, torch.arange(ROWS) % len(CLASSES), "somewhere")
+    return ClassSplit(HeldPictures(contents, "somewhere"), torch.arange(ROWS) % len(CLASSES))
 
 
 def make_batches(views: Views, **other: Any) -> ClassBatches:
@@ -44,7 +45,7 @@ def make_batches(views: Views, **other: Any) -> ClassBatches:
 
 
 VIEWS = {
-    "photographs": Photographs(PREPROCESSING, RECIPE, erasing=0.5),
+    "photographs": DeitPhotographs(PREPROCESSING, RECIPE, erasing=0.5),
     "drawings": Drawings(PREPROCESSING, RECIPE, erasing=0.5),
     "gentle drawings": Drawings(PREPROCESSING, None, erasing=0.0),
 }
@@ -58,9 +59,8 @@ def views(request: pytest.FixtureRequest) -> Views:
 class Unchanged(Drawings):
     """Each image is its row, so that mixtures can be computed by hand."""
 
-    def training(self, split: ClassSplit, step: Rows, places: np.ndarray) -> Tensor:
-        rows = torch.from_numpy(step.whole[places]).float()
-        return rows.view(-1, 1, 1, 1).expand(-1, 3, SIZE, SIZE)
+    def training(self, pictures: Pictures, rows: np.ndarray, step: Rows, places: np.ndarray) -> Tensor:
+        return torch.from_numpy(rows).float().view(-1, 1, 1, 1).expand(-1, 3, SIZE, SIZE)
 
 
 def test_shapes_and_types(views: Views) -> None:
@@ -132,25 +132,24 @@ def test_repeated_images_are_changed_each_time_anew() -> None:
 
 def test_without_changes_of_photographs_their_middle_is_seen() -> None:
     split = make_split(photographs=True)
-    whole = VIEWS["photographs"].evaluation(split, range(ROWS))
+    whole = VIEWS["photographs"].evaluation(split.pictures, range(ROWS))
     assert whole.shape == (ROWS, 3, SIZE, SIZE)
-    parts = [VIEWS["photographs"].evaluation(split, part) for part in (range(5), range(5, ROWS))]
+    parts = [VIEWS["photographs"].evaluation(split.pictures, part) for part in (range(5), range(5, ROWS))]
     assert torch.equal(torch.cat(parts), whole)
 
 
 def test_drawings_are_seen_whole_in_evaluation() -> None:
     split = make_split()
-    seen = VIEWS["drawings"].evaluation(split, range(3, 7))
-    torch.testing.assert_close(seen, PREPROCESSING.normalise(split.pixels[3:7] / 255))
+    seen = VIEWS["drawings"].evaluation(split.pictures, range(3, 7))
+    torch.testing.assert_close(seen, PREPROCESSING.normalise(split.pictures.pixels(range(3, 7)) / 255))
 
 
-@pytest.mark.parametrize(("views", "flipped"), [(Photographs, {True, False}), (Drawings, {False})])
-def test_photographs_are_flipped_and_drawings_are_not(views: type[Views], flipped: set[bool]) -> None:
+@pytest.mark.parametrize(("views", "flipped"), [(DeitPhotographs, {True, False}), (Drawings, {False})])
+def test_photographs_are_flipped_and_drawings_are_not(views: Any, flipped: set[bool]) -> None:
     """Of images that grow brighter from left to right."""
     ramp = np.linspace(0, 255, 32).astype(np.uint8)[None, :, None].repeat(32, 0).repeat(3, 2)
-    split = ClassSplit(tuple(encoded(ramp) for _ in range(40)), torch.zeros(40, dtype=torch.int64), "somewhere")
-    order = Order(40, 40, seed=0)
-    pixels = views(PREPROCESSING, None, 0.0).training(split, order.step(Cursor()), np.arange(40))
+    pictures, places = HeldPictures([encoded(ramp)] * 40, "somewhere"), np.arange(40)
+    pixels = views(PREPROCESSING, None, 0.0).training(pictures, places, Order(40, 40, seed=0).step(Cursor()), places)
     right, left = pixels[..., SIZE // 2 :].mean((1, 2, 3)), pixels[..., : SIZE // 2].mean((1, 2, 3))
     assert set((right < left).tolist()) == flipped
 
@@ -160,8 +159,7 @@ def test_a_split_is_read_by_names_of_classes(tmp_path: Path) -> None:
     dataset = write_dataset(tmp_path, {"train": rows}, classes=list(CLASSES))
     split = load_classes(dataset, "train")
     assert class_names(dataset) == CLASSES and split.classes.tolist() == [2, 0, 2] and len(split) == 3
-    assert split.pixels.shape == (3, 3, 8, 8) and split.contents[1] == drawing(1)
-    assert np.array_equal(np.asarray(split.image(1)), split.pixels[1].permute(1, 2, 0).numpy())
+    assert split.pictures.contents([1]) == [drawing(1)] and split.examples_per_row is None
 
 
 @pytest.mark.parametrize("facts", [{}, {"classes": []}, {"classes": ["ant", "ant"]}, {"classes": "ant"}])
@@ -176,12 +174,6 @@ def test_a_class_that_is_not_listed_is_named(tmp_path: Path) -> None:
     dataset = write_dataset(tmp_path, {"train": rows}, classes=list(CLASSES))
     with pytest.raises(DataError, match="split train, row 1: class 'gnu' is not among"):
         load_classes(dataset, "train")
-
-
-def test_a_photograph_that_cannot_be_read_is_named() -> None:
-    split = ClassSplit((drawing(0), b"no image"), torch.tensor([0, 0]), "somewhere, split train")
-    with pytest.raises(DataError, match="somewhere, split train, row 1: not a readable image"):
-        split.image(1)
 
 
 def test_the_built_in_classes_load() -> None:

@@ -1,4 +1,4 @@
-import io
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -8,8 +8,10 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPImageProcessorPil
 
+from tests.datasets import drawing, write_dataset
 from upop_ray.data import augment
 from upop_ray.data.image_text import (
+    DrawnCaptions,
     ImageTextBatch,
     ImageTextBatches,
     ImageTextSplit,
@@ -18,13 +20,16 @@ from upop_ray.data.image_text import (
     load_image_text,
 )
 from upop_ray.data.images import Preprocessing
-from upop_ray.data.order import Cursor
-from upop_ray.data.shards import ShardedDataset, open_dataset
+from upop_ray.data.order import Cursor, Order, Rows
+from upop_ray.data.pictures import HeldPictures, Pictures
+from upop_ray.data.shards import open_dataset
+from upop_ray.data.splits import Nested
+from upop_ray.data.views import BlipPhotographs, Drawings, Views
 from upop_ray.errors import ConfigError, DataError
 
 ROWS, SIZE, LENGTH = 22, 8, 6
 PREPROCESSING = Preprocessing(SIZE, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
-FIELDS = ("pixel_values", "input_ids", "attention_mask", "concept_ids")
+FIELDS = ("pixel_values", "input_ids", "attention_mask", "identity")
 
 
 def tokenize(texts: list[str]) -> tuple[Tensor, Tensor]:
@@ -36,19 +41,39 @@ def tokenize(texts: list[str]) -> tuple[Tensor, Tensor]:
 
 
 def make_split(rows: int = ROWS, captions: int = 0) -> ImageTextSplit:
-    generator = torch.Generator().manual_seed(0)
+    """Images of emoji-like rows: names and keywords of each, and perhaps fixed captions."""
+    labels = pa.chunked_array([[f"{row:02d}" for row in range(rows)]])
+    tags = pa.chunked_array([[["a", "b", "c", "d"][: row % 5] for row in range(rows)]])
     return ImageTextSplit(
-        images=torch.randint(0, 256, (rows, 3, SIZE, SIZE), dtype=torch.uint8, generator=generator),
-        concept_ids=torch.arange(rows) // 2,
-        labels=tuple(f"{row:02d}" for row in range(rows)),
-        tags=tuple(("a", "b", "c", "d")[: row % 5] for row in range(rows)),
-        captions=tuple(tuple(f"{row} {number}" for number in range(captions)) for row in range(rows)),
+        pictures=HeldPictures([drawing(row, SIZE, SIZE) for row in range(rows)], "somewhere, split train"),
+        identity=torch.arange(rows) // 2,
+        shown=DrawnCaptions(labels, Nested.of(tags)),
+        captions=Nested.of(pa.chunked_array([written(rows, captions)], pa.list_(pa.string()))),
     )
+
+
+def written(rows: int, captions: int) -> list[list[str]]:
+    return [[f"{row} {number}" for number in range(captions)] for row in range(rows)]
+
+
+def make_batches(split: ImageTextSplit | None = None, seed: int = 3, views: Views | None = None) -> ImageTextBatches:
+    split = split or make_split()
+    return ImageTextBatches(split, Order(len(split), 8, seed), views or Drawings(PREPROCESSING), tokenize)
+
+
+class Unchanged(Drawings):
+    """Training sees what evaluation sees."""
+
+    def training(self, pictures: Pictures, rows: np.ndarray, step: Rows, places: np.ndarray) -> Tensor:
+        return self.evaluation(pictures, rows)
+
+
+PLAIN = Unchanged(PREPROCESSING)
 
 
 @pytest.fixture
 def batches() -> ImageTextBatches:
-    return ImageTextBatches(make_split(), PREPROCESSING, 8, 3, tokenize)
+    return make_batches()
 
 
 def equal(one: ImageTextBatch, other: ImageTextBatch) -> bool:
@@ -56,69 +81,85 @@ def equal(one: ImageTextBatch, other: ImageTextBatch) -> bool:
 
 
 def test_shapes_and_types(batches: ImageTextBatches) -> None:
-    batch = batches.batch(0, 0)
+    batch = batches.batch(Cursor(0, 0))
     assert batch.pixel_values.shape == (8, 3, SIZE, SIZE) and batch.pixel_values.dtype == torch.float32
     assert batch.input_ids.shape == batch.attention_mask.shape == (8, LENGTH)
-    assert batch.concept_ids.shape == (8,) and batch.concept_ids.dtype == torch.int64
+    assert batch.identity.shape == (8,) and batch.identity.dtype == torch.int64
 
 
-@pytest.mark.parametrize("augmented", [True, False])
+@pytest.mark.parametrize("views", [Drawings(PREPROCESSING), BlipPhotographs(PREPROCESSING)])
 @pytest.mark.parametrize("world_size", [2, 4])
-def test_the_parts_of_the_ranks_are_the_global_batch(augmented: bool, world_size: int) -> None:
-    batches = ImageTextBatches(make_split(), PREPROCESSING, 8, 3, tokenize, augment=augmented)
-    whole = batches.batch(1, 1)
-    parts = [batches.batch(1, 1, rank, world_size) for rank in range(world_size)]
+def test_the_parts_of_the_ranks_are_the_global_batch(views: Views, world_size: int) -> None:
+    batches = make_batches(views=views)
+    whole = batches.batch(Cursor(1, 1))
+    parts = [batches.batch(Cursor(1, 1), rank, world_size) for rank in range(world_size)]
     joined = ImageTextBatch(*(torch.cat([getattr(part, field) for part in parts]) for field in FIELDS))
     assert equal(whole, joined)
 
 
 def test_a_batch_depends_on_its_place_and_the_seed_alone(batches: ImageTextBatches) -> None:
-    again = ImageTextBatches(make_split(), PREPROCESSING, 8, 3, tokenize)
-    batches.batch(0, 0)
-    assert equal(batches.batch(2, 1), again.batch(2, 1))
-    other = ImageTextBatches(make_split(), PREPROCESSING, 8, 4, tokenize)
-    assert not equal(other.batch(2, 1), again.batch(2, 1))
+    batches.batch(Cursor(0, 0))
+    assert equal(batches.batch(Cursor(2, 1)), make_batches().batch(Cursor(2, 1)))
+    assert not equal(make_batches(seed=4).batch(Cursor(2, 1)), batches.batch(Cursor(2, 1)))
 
 
-def test_an_epoch_shows_a_row_at_most_once_and_drops_the_incomplete_batch(batches: ImageTextBatches) -> None:
-    plain = ImageTextBatches(make_split(), PREPROCESSING, 8, 3, tokenize, augment=False)
+def test_an_epoch_shows_a_row_at_most_once_and_drops_the_incomplete_batch() -> None:
+    plain = make_batches(views=PLAIN)
     assert len(plain) == 2
-    seen = torch.cat([plain.batch(0, index).pixel_values for index in range(len(plain))])
+    seen = torch.cat([plain.batch(Cursor(0, index)).pixel_values for index in range(len(plain))])
     assert len(torch.unique(seen.flatten(1), dim=0)) == 16
 
 
 def test_a_row_gets_other_pixels_in_another_epoch() -> None:
-    batches = ImageTextBatches(make_split(8), PREPROCESSING, 8, 0, tokenize)
-    first, second = (batches.batch(epoch, 0).pixel_values.flatten(1).sum(1).sort().values for epoch in (0, 1))
+    batches = make_batches(make_split(8), seed=0)
+    first, second = (batches.batch(Cursor(epoch)).pixel_values.flatten(1).sum(1).sort().values for epoch in (0, 1))
     assert not torch.allclose(first, second, atol=1e-3)
 
 
 def test_images_keep_their_captions_and_concepts() -> None:
     split = make_split()
-    batches = ImageTextBatches(split, PREPROCESSING, 8, 3, tokenize, augment=False)
-    batch = batches.batch(0, 1)
-    prepared = PREPROCESSING.prepare(split.images)
-    for pixels, ids, concept in zip(batch.pixel_values, batch.input_ids, batch.concept_ids, strict=True):
+    batch = make_batches(split, views=PLAIN).batch(Cursor(0, 1))
+    prepared = PLAIN.evaluation(split.pictures, range(ROWS))
+    for pixels, ids, identity in zip(batch.pixel_values, batch.input_ids, batch.identity, strict=True):
         row = int((prepared == pixels).flatten(1).all(1).nonzero())
-        assert concept == split.concept_ids[row]
+        assert identity == split.identity[row]
         text = bytes(ids[ids > 0].tolist()).decode()
-        assert text.startswith(split.labels[row]) or set(text) <= set("abcd, ")
+        assert text.startswith(f"{row:02d}") or set(text) <= set("abcd, ")
 
 
-@pytest.mark.parametrize("size", [0, ROWS + 1])
-def test_a_batch_size_that_the_split_cannot_fill_is_refused(size: int) -> None:
-    with pytest.raises(ConfigError, match=f"batch_size: got {size}; use 1 to {ROWS}"):
-        ImageTextBatches(make_split(), PREPROCESSING, size, 0, tokenize)
+def test_an_epoch_passes_over_every_written_caption_with_its_image(tmp_path: Path) -> None:
+    counts = [5, 1, 2, 5, 3]
+    rows = [
+        {"image": drawing(row, SIZE + row, SIZE), "image_id": f"b{row // 2}", "captions": written(5, counts[row])[row]}
+        for row in range(5)
+    ]
+    split = load_image_text(write_dataset(tmp_path, {"train": rows}), "train")
+    assert len(split) == 16 and split.examples_per_row is not None and split.examples_per_row.tolist() == counts
+    batches = ImageTextBatches(split, Order(len(split), 4, 0), BlipPhotographs(PREPROCESSING), tokenize)
+    seen = [batches.batch(Cursor(3, index)) for index in range(4)]
+    texts = [bytes(ids[ids > 0].tolist()).decode() for batch in seen for ids in batch.input_ids]
+    assert sorted(texts) == sorted(text for row in rows for text in row["captions"])
+    # images of one id are positives of each other's captions
+    identities = torch.cat([batch.identity for batch in seen]).tolist()
+    assert identities == [int(text.split()[0]) // 2 for text in texts]
+
+
+@pytest.mark.parametrize("captions", [[], ["a", ""], ["a", None], None])
+def test_an_image_without_a_caption_is_named(tmp_path: Path, captions: list[str] | None) -> None:
+    rows = [{"image": drawing(0), "image_id": "0", "captions": ["a"]}]
+    rows.append({"image": drawing(1), "image_id": "1", "captions": captions})
+    with pytest.raises(DataError, match=r"split train, row 1: (an empty caption, or none|has no captions)"):
+        load_image_text(write_dataset(tmp_path, {"train": rows}), "train")
 
 
 def test_a_batch_that_the_workers_cannot_share_is_refused(batches: ImageTextBatches) -> None:
     with pytest.raises(ConfigError, match="batch_size: 8 cannot be divided by 3 workers"):
-        batches.batch(0, 0, rank=0, world_size=3)
+        batches.batch(Cursor(0, 0), rank=0, world_size=3)
 
 
 def test_a_batch_after_the_last_is_an_error(batches: ImageTextBatches) -> None:
     with pytest.raises(IndexError, match="batch 2 of an epoch of 2"):
-        batches.batch(0, 2)
+        batches.batch(Cursor(0, 2))
 
 
 def test_a_cursor_walks_through_the_epochs() -> None:
@@ -161,49 +202,27 @@ def test_preprocessing_is_that_of_the_clip_image_processor(stored: int) -> None:
 
 
 def test_evaluation_pairs_join_captions_with_their_images() -> None:
-    pairs = evaluation_pairs(make_split(5, captions=3), tokenize, PREPROCESSING)
-    assert pairs.caption_image.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4]
+    split = make_split(5, captions=3)
+    pairs = evaluation_pairs(split, tokenize, Drawings(PREPROCESSING))
+    assert pairs.caption_image.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4] and len(pairs) == 5
     assert bytes(pairs.input_ids[7][:3].tolist()) == b"2 1"
-    assert [len(batch) for batch in pairs.image_batches(2)] == [2, 2, 1]
     assert torch.equal(torch.cat([ids for ids, _ in pairs.text_batches(4)]), pairs.input_ids)
-    assert torch.equal(torch.cat(list(pairs.image_batches(2))), PREPROCESSING.prepare(pairs.split.images))
+    assert torch.equal(pairs.images(range(2, 4)), PREPROCESSING.prepare(split.pictures.pixels([2, 3])))
 
 
 def test_the_training_split_has_no_pairs_to_evaluate() -> None:
-    with pytest.raises(DataError, match="use an evaluation split"):
-        evaluation_pairs(make_split(), tokenize, PREPROCESSING)
+    with pytest.raises(DataError, match=r"split train: an image without fixed captions.* use an evaluation split"):
+        evaluation_pairs(make_split(), tokenize, Drawings(PREPROCESSING))
 
 
 def test_the_shipped_data_loads() -> None:
     dataset = open_dataset("builtin:emoji")
     split = load_image_text(dataset, "val")
-    assert split.images.shape == (dataset.manifest["rows"]["val"], 3, 64, 64)
-    assert len(set(split.concept_ids.tolist())) == dataset.manifest["concepts"]["val"]
+    images = split.pictures.pixels(range(len(split)))
+    assert images.shape == (dataset.manifest["rows"]["val"], 3, 64, 64)
+    assert len(set(split.identity.tolist())) == dataset.manifest["concepts"]["val"]
     # emoji stand on white
-    assert (split.images[:, :, 0, 0] == 255).all(1).float().mean() > 0.6
-
-
-def test_an_image_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    split_with(monkeypatch, [png(8), b"no image"])
-    with pytest.raises(DataError, match="somewhere, split train, row 1: not a readable image"):
-        load_image_text(ShardedDataset("somewhere", {}), "train")
-
-
-def test_images_of_two_sizes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    split_with(monkeypatch, [png(8), png(9)])
-    with pytest.raises(DataError, match="images must have one size"):
-        load_image_text(ShardedDataset("somewhere", {}), "train")
-
-
-def png(size: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (size, size)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def split_with(monkeypatch: pytest.MonkeyPatch, images: list[bytes]) -> None:
-    rows = [{"image": image, "concept": "c", "label": "l", "tags": [], "captions": []} for image in images]
-    monkeypatch.setattr(ShardedDataset, "split", lambda self, name, columns: pa.Table.from_pylist(rows))
+    assert (images[:, :, 0, 0] == 255).all(1).float().mean() > 0.6
 
 
 def changes(**other: Tensor) -> augment.Changes:
@@ -212,7 +231,7 @@ def changes(**other: Tensor) -> augment.Changes:
 
 
 def test_no_change_leaves_an_image_as_it_is() -> None:
-    images = make_split().images[:1]
+    images = make_split().pictures.pixels([0])
     torch.testing.assert_close(augment.apply(images, changes(), SIZE), images / 255, atol=1e-5, rtol=0)
 
 

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from tests.data.test_rand_augment import GOLDEN
-from upop_ray.data.photographs import as_pixels, centre_crop, erased, random_crop
+from upop_ray.data.photographs import as_pixels, centre_crop, erased, fitted, random_crop, squared
 
 
 @pytest.mark.parametrize("shape", ["wide", "tall"])
@@ -21,9 +21,14 @@ def places(width: int, height: int) -> Image.Image:
     return Image.fromarray(np.stack([column, row, np.zeros_like(row)], -1).astype(np.uint8))
 
 
-def corners(image: Image.Image, draws: np.random.Generator) -> tuple[float, float, float, float]:
+DEIT, BLIP = (0.08, 1.0), (0.5, 1.0)
+
+
+def corners(
+    image: Image.Image, area: tuple[float, float], draws: np.random.Generator
+) -> tuple[float, float, float, float]:
     """Left, top, width and height of a random crop, read off from its pixels, to about one pixel."""
-    crop = np.asarray(random_crop(image, 16, draws)).astype(float)
+    crop = np.asarray(random_crop(image, 16, area, draws)).astype(float)
     left, right = crop[:, 0, 0].mean(), crop[:, -1, 0].mean()
     top, bottom = crop[0, :, 1].mean(), crop[-1, :, 1].mean()
     # the outermost pixels are half a pixel of the crop inside of it
@@ -32,7 +37,7 @@ def corners(image: Image.Image, draws: np.random.Generator) -> tuple[float, floa
 
 def test_crops_have_the_published_areas_and_aspects() -> None:
     image, draws = places(200, 150), np.random.default_rng(0)
-    left, top, width, height = np.array([corners(image, draws) for _ in range(1000)]).T
+    left, top, width, height = np.array([corners(image, DEIT, draws) for _ in range(1000)]).T
     area, aspect = width * height / (200 * 150), width / height
     assert 0.07 < area.min() < 0.11 and area.max() <= 1.0
     # torchvision's mean over 20,000 crops of such an image is 0.435: the largest ones do not fit and are drawn again
@@ -41,12 +46,48 @@ def test_crops_have_the_published_areas_and_aspects() -> None:
     assert left.min() < 5 and (left + width).max() > 190 and top.min() < 5 and (top + height).max() > 140
 
 
+def test_crops_of_blip_show_half_of_the_photograph_at_least() -> None:
+    image, draws = places(200, 150), np.random.default_rng(0)
+    _, _, width, height = np.array([corners(image, BLIP, draws) for _ in range(300)]).T
+    area = width * height / (200 * 150)
+    assert 0.47 < area.min() < 0.55 and 0.95 < area.max() <= 1.0
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (3, 2)])
+def test_a_tiny_photograph_can_be_cropped(size: tuple[int, int]) -> None:
+    for seed in range(20):
+        assert random_crop(places(*size), 16, DEIT, np.random.default_rng(seed)).size == (16, 16)
+
+
+def test_a_whole_photograph_is_squeezed_into_a_square() -> None:
+    """Left half black, right half white, whatever the aspect."""
+    image = Image.new("RGB", (64, 8))
+    image.paste((255, 255, 255), (32, 0, 64, 8))
+    seen = np.asarray(squared(image, 16))
+    assert seen.shape == (16, 16, 3) and (seen[:, :6] == 0).all() and (seen[:, 10:] == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "side", "expected"),
+    [
+        (480, 640, 512, (512, 683)),  # 640 * 512 / 480 = 682.67
+        (640, 480, 512, (683, 512)),
+        (100, 1000, 512, (205, 2048)),  # the longer side is the limit: 100 * 2048 / 1000 = 204.8
+        (480, 640, 256, (256, 341)),  # half the size, as for a ratio of 0.5
+        (64, 64, 64, (64, 64)),
+        (1, 1000, 8, (1, 32)),
+    ],
+)
+def test_sizes_are_those_of_mmsegmentation(height: int, width: int, side: int, expected: tuple[int, int]) -> None:
+    assert fitted(height, width, side) == expected
+
+
 @pytest.mark.parametrize(("size", "box"), [((200, 10), (93, 0, 13, 10)), ((10, 200), (0, 93, 10, 13))])
 def test_a_photograph_that_is_too_long_gives_its_middle(size: tuple[int, int], box: tuple[int, ...]) -> None:
     """No crop of 8% of the area has an aspect below 4/3 here."""
     left, top, width, height = box
     middle = places(*size).crop((left, top, left + width, top + height)).resize((16, 16), Image.Resampling.BICUBIC)
-    crop = random_crop(places(*size), 16, np.random.default_rng(0))
+    crop = random_crop(places(*size), 16, DEIT, np.random.default_rng(0))
     assert np.array_equal(np.asarray(crop), np.asarray(middle))
 
 

@@ -1,16 +1,23 @@
 """Questions about images: rows flattened, batches over questions, and what is refused."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
+from tests.datasets import drawing, encoded
 from tests.tasks.texts import write_dataset
 from upop_ray.data.images import Preprocessing
-from upop_ray.data.order import Cursor
+from upop_ray.data.order import Cursor, Order
+from upop_ray.data.pictures import HeldPictures
 from upop_ray.data.questions import Question, QuestionBatches, QuestionSplit, answer_list, load_questions
 from upop_ray.data.shards import open_dataset
+from upop_ray.data.splits import Nested
+from upop_ray.data.views import Drawings
 from upop_ray.errors import ConfigError, DataError
 
 PREPROCESSING = Preprocessing(8, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
@@ -26,26 +33,31 @@ ROWS = [
 ]
 
 
-def split_of(rows: int = 9) -> QuestionSplit:
-    images = torch.randint(0, 256, (rows, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    questions = tuple(Question(row // 2, f"{row}", ("yes",), (1.0,)) for row in range(2 * rows))
-    return QuestionSplit(images, questions)
+def split_of(contents: Sequence[bytes] = tuple(drawing(row) for row in range(9))) -> QuestionSplit:
+    """Two questions an image."""
+    asked = [
+        [{"question": f"{number}", "answers": ["yes"], "weights": [1.0]} for number in (2 * row, 2 * row + 1)]
+        for row in range(len(contents))
+    ]
+    return QuestionSplit(HeldPictures(contents, "somewhere"), Nested.of(pa.chunked_array([asked])))
 
 
-def batches(batch_size: int = 6) -> QuestionBatches:
-    return QuestionBatches(split_of(), PREPROCESSING, batch_size, seed=5)
+def batches(split: QuestionSplit | None = None, batch_size: int = 6) -> QuestionBatches:
+    split = split or split_of()
+    return QuestionBatches(split, Order(len(split), batch_size, seed=5), Drawings(PREPROCESSING))
 
 
 def test_rows_are_flattened_to_questions(tmp_path: Path) -> None:
     split = load_questions(write_dataset(tmp_path, {"train": ROWS}), "train")
-    assert [(question.image, question.text) for question in split.questions] == [
+    assert [(question.image, question.text) for question in split] == [
         (0, "what is it"),
         (0, "is it red"),
         (2, "what colour"),
     ]
-    assert split.questions[0].answers == ("cat", "pet") and split.questions[0].weights == (0.7, 0.3)
-    assert len(split) == 3 and split.images.shape == (3, 3, 16, 16)
-    assert torch.equal(split.images_of(torch.tensor([2, 1])), split.images[[2, 0]])
+    (first,) = split.questions(np.array([0]))
+    assert first.answers == ("cat", "pet") and first.weights == pytest.approx((0.7, 0.3))
+    assert split.questions(np.array([2, 1])) == (list(split)[2], list(split)[1])
+    assert len(split) == 3 and len(split.pictures) == 3 and split.examples_per_row.tolist() == [2, 0, 1]
 
 
 def test_the_heaviest_answers_are_kept_in_their_order() -> None:
@@ -58,17 +70,17 @@ def test_an_epoch_shows_each_question_once_with_its_image() -> None:
     ours = batches()
     assert len(ours) == 3
     shown = [question for index in range(3) for question in ours.batch(Cursor(0, index)).questions]
-    assert sorted(shown, key=lambda question: int(question.text)) == list(split_of().questions)
+    assert sorted(shown, key=lambda question: int(question.text)) == list(split_of())
 
 
 def test_pixels_are_those_of_the_questions_images() -> None:
-    split = split_of()
     # one colour an image, which no augmentation turns into another's: only one channel has ink
-    split.images.fill_(255)
+    pixels = np.full((9, 8, 8, 3), 255, np.uint8)
     for image in range(9):
-        split.images[image, image % 3] = 0
-    batch = QuestionBatches(split, Preprocessing(8, (0, 0, 0), (1, 1, 1)), 6, seed=5).batch(Cursor(0, 1))
-    darkest = batch.pixel_values.sum((2, 3)).argmin(1)
+        pixels[image, ..., image % 3] = 0
+    batch = batches(split_of([encoded(image) for image in pixels])).batch(Cursor(0, 1))
+    mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in (PREPROCESSING.mean, PREPROCESSING.std))
+    darkest = (batch.pixel_values * deviation + mean).sum((2, 3)).argmin(1)
     assert darkest.tolist() == [question.image % 3 for question in batch.questions]
 
 
@@ -111,4 +123,4 @@ def test_the_built_in_questions_have_answers_of_the_list() -> None:
     dataset = open_dataset("builtin:emoji_questions")
     answers = set(answer_list(dataset))
     split = load_questions(dataset, "val")
-    assert len(split) > 0 and all(set(question.answers) <= answers for question in split.questions)
+    assert len(split) > 0 and all(set(question.answers) <= answers for question in split)

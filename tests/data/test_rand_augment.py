@@ -1,12 +1,13 @@
-"""RandAugment against arrays that timm 1.0.31 computed with Pillow 13."""
+"""RandAugment against arrays that timm 1.0.31 computed with Pillow 13, and that of BLIP against its definitions."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
-from upop_ray.data.rand_augment import OPERATIONS, RandAugment, parse_rand_augment
+from upop_ray.data.rand_augment import BLIP_OPERATIONS, OPERATIONS, RandAugment, parse_rand_augment
 from upop_ray.errors import ConfigError
 
 GOLDEN = dict(np.load(Path(__file__).parents[1] / "golden" / "deit_recipe.npz"))
@@ -93,3 +94,94 @@ def test_the_same_draws_give_the_same_image_and_global_generators_are_left_alone
     )
     assert np.array_equal(first, second) and not np.array_equal(first, GOLDEN["image"])
     assert np.array_equal(np.random.get_state()[1], before)
+
+
+#: strengths of BLIP: magnitude 5 of 10
+HALF = (0.5, -0.5)
+GREY = (128, 128, 128)
+
+
+def pixels(image: Image.Image) -> np.ndarray:
+    return np.asarray(image).astype(int)
+
+
+def test_the_operations_of_blip_are_the_published_ten() -> None:
+    simple = ["identity", "auto_contrast", "brightness", "sharpness", "equalize"]
+    assert list(BLIP_OPERATIONS) == [*simple, "shear_x", "shear_y", "shift_x", "shift_y", "rotate"]
+
+
+@pytest.mark.parametrize("name", ["identity", "brightness", "sharpness"])
+@pytest.mark.parametrize("strength", HALF)
+def test_half_strength_leaves_these_as_they_are(name: str, strength: float) -> None:
+    """As published: 5 / 10 * 1.8 + 0.1 is the factor 1."""
+    assert np.array_equal(pixels(BLIP_OPERATIONS[name](IMAGE, strength, GREY)), pixels(IMAGE))
+
+
+def test_brightness_goes_from_a_tenth_to_nearly_double() -> None:
+    image = Image.new("RGB", (2, 2), (100, 50, 200))
+    for strength, expected in ((0.0, [10, 5, 20]), (1.0, [190, 95, 255]), (-1.0, [190, 95, 255])):
+        assert pixels(BLIP_OPERATIONS["brightness"](image, strength, GREY))[0, 0].tolist() == expected
+
+
+def test_blip_says_that_these_are_those_of_pillow() -> None:
+    for name, reference in (("auto_contrast", ImageOps.autocontrast), ("equalize", ImageOps.equalize)):
+        assert np.array_equal(pixels(BLIP_OPERATIONS[name](IMAGE, 0.5, GREY)), pixels(reference(IMAGE)))
+
+
+@pytest.mark.parametrize(("name", "axis"), [("shift_x", 1), ("shift_y", 0)])
+def test_five_pixels_come_in_grey_whatever_the_size(name: str, axis: int) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 100, (20, 30, 3), dtype=np.uint8))
+    for strength, shift in ((0.5, -5), (-0.5, 5)):
+        expected = np.roll(pixels(image), shift, axis)
+        edge = slice(-5, None) if shift < 0 else slice(0, 5)
+        expected[(slice(None), edge) if axis else edge] = 128
+        assert np.array_equal(pixels(BLIP_OPERATIONS[name](image, strength, GREY)), expected)
+
+
+@pytest.mark.parametrize("name", ["shear_x", "shear_y"])
+@pytest.mark.parametrize("strength", HALF)
+def test_shearing_moves_each_line_by_its_number(name: str, strength: float) -> None:
+    """Row y of OpenCV's matrix (1, 0.15; 0, 1) is moved by 0.15 y to the right: a ramp shows by how much."""
+    ramp = np.tile(np.arange(40) * 4, (40, 1)).astype(np.uint8)
+    ramp = ramp if name == "shear_x" else ramp.T
+    found = pixels(BLIP_OPERATIONS[name](Image.fromarray(np.stack([ramp] * 3, -1)), strength, GREY))[..., 0]
+    found = found if name == "shear_x" else found.T
+    expected = 4 * (np.arange(40) - strength * 0.3 * np.arange(40)[:, None])
+    # not what comes in from outside; Pillow cuts fractions off
+    inside = (expected >= 0) & (expected <= 4 * 39)
+    cut = (expected - found)[inside]
+    assert cut.min() > -0.01 and cut.max() < 1.001 and inside.mean() > 0.85
+
+
+@pytest.mark.parametrize("strength", HALF)
+def test_rotation_is_that_of_opencv(strength: float) -> None:
+    """15 degrees against the clock around pixel (W/2, H/2), which cv2.getRotationMatrix2D takes as its centre."""
+    column, row = np.meshgrid(np.arange(40), np.arange(30))
+    image = Image.fromarray(np.stack([4 * column, 4 * row, 0 * row], -1).astype(np.uint8))
+    found = pixels(BLIP_OPERATIONS["rotate"](image, strength, GREY))
+    angle = np.radians(30 * strength)
+    right, down = column - 20, row - 15
+    source_column = 20 + np.cos(angle) * right - np.sin(angle) * down
+    source_row = 15 + np.sin(angle) * right + np.cos(angle) * down
+    inside = (source_column >= 1) & (source_column <= 38) & (source_row >= 1) & (source_row <= 28)
+    for channel, expected in enumerate((4 * source_column, 4 * source_row)):
+        cut = (expected - found[..., channel])[inside]
+        assert cut.min() > -0.01 and cut.max() < 1.001
+    assert inside.mean() > 0.6 and (found[0, 0] == 128).all()
+
+
+def test_blip_applies_two_operations_half_of_the_time_with_half_strength(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[str, float]] = []
+
+    def counting(name: str) -> Any:
+        return lambda image, strength, fill: calls.append((name, strength)) or image
+
+    for name in BLIP_OPERATIONS:
+        monkeypatch.setitem(BLIP_OPERATIONS, name, counting(name))  # type: ignore[arg-type]
+    draws = np.random.default_rng(0)
+    for _ in range(3000):
+        RandAugment(magnitude=5.0, operations="blip")(IMAGE, draws, GREY)
+    assert len(calls) == pytest.approx(3000, rel=0.05)
+    assert {strength for _, strength in calls} == {0.5, -0.5}
+    per_operation = [sum(name == each for name, _ in calls) for each in BLIP_OPERATIONS]
+    assert per_operation == pytest.approx([300] * 10, rel=0.25)

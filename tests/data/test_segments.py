@@ -13,22 +13,35 @@ from tests.datasets import write_dataset
 from tests.tiny_segments import CLASSES, COLOURS, SIDE, SIZES, drawing, png, write_data
 from upop_ray.data.images import Preprocessing
 from upop_ray.data.order import Cursor, Order
-from upop_ray.data.segments import SegmentBatches, SegmentedSplit, load_segments
+from upop_ray.data.pictures import HeldPictures
+from upop_ray.data.segment_batches import SegmentBatches
+from upop_ray.data.segment_changes import SegmentedDrawings, SegmenterPhotographs
+from upop_ray.data.segments import SegmentedSplit, load_segments
 from upop_ray.data.shards import open_dataset
 from upop_ray.errors import DataError
 
 PLAIN = Preprocessing(SIDE, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
+def split_of(images: np.ndarray, maps: np.ndarray, classes: int = 3) -> SegmentedSplit:
+    """Images (N, H, W, 3) or, grey, (N, H, W), with maps (N, H, W)."""
+    colours = images if images.ndim == 4 else np.stack([images] * 3, -1)
+    held = [HeldPictures([png(each) for each in part], "somewhere") for part in (colours, maps)]
+    return SegmentedSplit(*held, classes)
+
+
 def black_on_white(count: int = 16, side: int = SIDE) -> SegmentedSplit:
     """A black box of class 1 on white of class 0 in each image, nearer to the top left corner than to the others."""
-    maps = torch.zeros(count, side, side, dtype=torch.uint8)
+    maps = np.zeros((count, side, side), np.uint8)
     maps[:, 4:16, 6:20] = 1
-    return SegmentedSplit(((1 - maps) * 255)[:, None].repeat(1, 3, 1, 1), maps)
+    return split_of((1 - maps) * 255, maps)
 
 
-def batches(split: SegmentedSplit, augmentation: Any, resize: tuple[float, float] = (1.0, 1.0)) -> SegmentBatches:
-    return SegmentBatches(split, Order(len(split), 8, 0), PLAIN, augmentation, resize)
+def batches(
+    split: SegmentedSplit, augmentation: str, resize: tuple[float, float] = (1.0, 1.0), size: int = 8
+) -> SegmentBatches:
+    views = SegmentedDrawings(PLAIN) if augmentation == "drawings" else SegmenterPhotographs(PLAIN, resize)
+    return SegmentBatches(split, Order(len(split), size, 0), views)
 
 
 def epochs(found: SegmentBatches, count: int) -> tuple[Tensor, Tensor]:
@@ -40,12 +53,14 @@ def epochs(found: SegmentBatches, count: int) -> tuple[Tensor, Tensor]:
 def test_a_split_is_read_as_it_was_drawn(tmp_path: Path) -> None:
     dataset = open_dataset(str(write_data(tmp_path / "data")))
     split = load_segments(dataset, "val")
-    assert split.images.shape == (SIZES["val"], 3, SIDE, SIDE) and split.maps.shape == (SIZES["val"], SIDE, SIDE)
-    assert (split.maps[:, 0] == 255).all()
-    colours = split.images.permute(0, 2, 3, 1)[:, 1:]
-    assert torch.equal(colours, torch.from_numpy(COLOURS)[split.maps[:, 1:].long()])
-    sizes = [len(maps) for _, maps in split.batches(2)]
-    assert sizes == [2, 2, 1]
+    images, maps = split.pixels(range(SIZES["val"]))
+    assert images.shape == (SIZES["val"], 3, SIDE, SIDE) and maps.shape == (SIZES["val"], SIDE, SIDE)
+    assert (maps[:, 0] == 255).all()
+    colours = images.permute(0, 2, 3, 1)[:, 1:]
+    assert torch.equal(colours, torch.from_numpy(COLOURS)[maps[:, 1:].long()])
+    # one by one they are the same
+    for (image, classes), *both in zip(split.pairs(range(SIZES["val"])), images, maps, strict=True):
+        assert np.array_equal(np.asarray(image), both[0].permute(1, 2, 0)) and torch.equal(classes, both[1])
 
 
 FULL = np.zeros((SIDE, SIDE), np.uint8)
@@ -56,7 +71,7 @@ FULL = np.zeros((SIDE, SIDE), np.uint8)
     [
         ({"segmentation": png(FULL, "P")}, {}, "row 1: the map is a PNG of mode P; write class indices as mode L"),
         ({"segmentation": png(FULL + 3)}, {}, "row 1: class 3 of 3 classes"),
-        ({"segmentation": png(FULL[:16])}, {}, "images must have one size"),
+        ({"segmentation": png(FULL[:16])}, {}, r"row 1: the image is \(32, 32\), its map \(16, 32\)"),
         ({"segmentation": b"nothing"}, {}, "row 1: not a readable map"),
         ({"image": b"nothing"}, {}, "row 1: not a readable image"),
         ({}, {"classes": []}, "must list the names of its classes"),
@@ -69,21 +84,24 @@ def test_what_is_no_segmentation_is_an_error_of_one_line(
     rows = {"train": [drawing(0), drawing(1) | row]}
     dataset = write_dataset(tmp_path / "data", rows, **({"classes": CLASSES} | facts))
     with pytest.raises(DataError, match=message) as caught:
-        load_segments(dataset, "train")
+        list(load_segments(dataset, "train").pairs([0, 1]))
     assert "\n" not in str(caught.value) and str(tmp_path / "data") in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("rows", "message"),
-    [
-        ([drawing(0) | {"segmentation": png(FULL[:16])}], r"images are \(32, 32\), their maps \(16, 32\)"),
-        ([drawing(0) | {"segmentation": png(FULL + 255)}], "no pixel has a class"),
-        ([{"image": png(FULL)}], "no column segmentation"),
-    ],
-)
-def test_a_split_without_use_is_an_error(tmp_path: Path, rows: list[dict[str, bytes]], message: str) -> None:
-    dataset = write_dataset(tmp_path / "data", {"train": rows}, classes=CLASSES)
-    with pytest.raises(DataError, match=message):
+def test_drawings_are_of_one_size_and_of_that_of_their_maps(tmp_path: Path) -> None:
+    half = {"image": png(FULL[:16]), "segmentation": png(FULL[:16])}
+    for other, message in (
+        (half, "images must have one size.*task.augmentation=photographs takes any"),
+        (drawing(1) | {"segmentation": png(FULL[:16])}, r"row 1: the image is \(32, 32\), its map \(16, 32\)"),
+    ):
+        dataset = write_dataset(tmp_path / "data", {"train": [drawing(0), other]}, classes=CLASSES)
+        with pytest.raises(DataError, match=message):
+            load_segments(dataset, "train").pixels([0, 1])
+
+
+def test_a_split_without_maps_is_an_error(tmp_path: Path) -> None:
+    dataset = write_dataset(tmp_path / "data", {"train": [{"image": png(FULL)}]}, classes=CLASSES)
+    with pytest.raises(DataError, match="no column segmentation"):
         load_segments(dataset, "train")
 
 
@@ -128,7 +146,8 @@ def test_a_photograph_and_its_map_are_scaled_cropped_and_mirrored_alike() -> Non
 def test_photographs_of_their_own_size_are_mirrored_half_of_the_time() -> None:
     split = black_on_white(64)
     _, labels = epochs(batches(split, "photographs"), 4)
-    upright, mirrored = ((labels == maps).flatten(1).all(1) for maps in (split.maps[0], split.maps[0].flip(-1)))
+    whole = split.pixels([0])[1]
+    upright, mirrored = ((labels == maps).flatten(1).all(1) for maps in (whole, whole.flip(-1)))
     assert (upright | mirrored).all()
     # 256 throws of a coin are within five deviations of the half
     assert abs(int(mirrored.sum()) - 128) < 40
@@ -143,10 +162,9 @@ def test_a_small_photograph_is_padded_at_the_right_and_the_bottom() -> None:
 
 def test_crops_of_nearly_one_class_are_drawn_again() -> None:
     side = 5 * SIDE
-    maps = torch.zeros(8, side, side, dtype=torch.uint8)
+    maps = np.zeros((8, side, side), np.uint8)
     maps[:, :, -SIDE // 2 :] = 1
-    split = SegmentedSplit(torch.full((8, 3, side, side), 255, dtype=torch.uint8), maps)
-    _, labels = epochs(batches(split, "photographs"), 16)
+    _, labels = epochs(batches(split_of(np.full_like(maps, 255), maps), "photographs", (5.0, 5.0)), 16)
     both = ((labels == 1).flatten(1).sum(1) >= 0.25 * SIDE**2).float().mean().item()
     # a crop begins at one of 129 columns, at 9 of which a quarter of it or more is of class 1; there are ten tries
     once = 9 / 129
@@ -155,8 +173,8 @@ def test_crops_of_nearly_one_class_are_drawn_again() -> None:
 
 def test_colours_of_photographs_are_distorted_within_the_published_bounds() -> None:
     colour = torch.tensor([200, 60, 50], dtype=torch.uint8)
-    images = colour.view(1, 3, 1, 1).repeat(64, 1, SIDE, SIDE)
-    split = SegmentedSplit(images, torch.zeros(64, SIDE, SIDE, dtype=torch.uint8))
+    images = np.broadcast_to(colour.numpy(), (64, SIDE, SIDE, 3))
+    split = split_of(images, np.zeros((64, SIDE, SIDE), np.uint8))
     pixels, _ = epochs(batches(split, "photographs"), 4)
     found = pixels[:, :, 0, 0]
     assert torch.equal(pixels, found[:, :, None, None].expand_as(pixels))
@@ -164,16 +182,37 @@ def test_colours_of_photographs_are_distorted_within_the_published_bounds() -> N
     hues = np.array([colorsys.rgb_to_hsv(*each)[0] for each in found.tolist()]) - before[0]
     hues = (hues + 0.5) % 1 - 0.5
     # a tenth of the circle, and what rounding to 8 bit adds to it; clipping of bright colours bends it a little more
-    assert 0.08 < np.abs(hues).max() < 0.13
+    assert 0.08 < np.abs(hues).max() < 0.14
     unchanged = (found == (colour / 255)).all(1).float().mean().item()
     # four changes, each half of the time
     assert unchanged == pytest.approx(1 / 16, abs=0.05)
 
 
 def test_grey_photographs_stay_grey() -> None:
-    images = torch.arange(64, dtype=torch.uint8).mul(4).view(64, 1, 1, 1).repeat(1, 3, SIDE, SIDE)
-    pixels, _ = epochs(
-        batches(SegmentedSplit(images, torch.zeros(64, SIDE, SIDE, dtype=torch.uint8)), "photographs"), 1
-    )
+    images = np.arange(0, 256, 4, dtype=np.uint8)[:, None, None].repeat(SIDE, 1).repeat(SIDE, 2)
+    pixels, _ = epochs(batches(split_of(images, np.zeros_like(images)), "photographs"), 1)
     assert torch.equal(pixels[:, 0], pixels[:, 1]) and torch.equal(pixels[:, 0], pixels[:, 2])
     assert pixels.min() >= 0 and pixels.max() <= 1
+
+
+def test_the_shorter_side_of_a_photograph_is_brought_to_that_of_the_crop() -> None:
+    """Whatever its size: the map of quarters is cut at the middle of the crop's height, or of its width."""
+    for height, width in ((5, 16), (70, 32), (32, 32), (200, 90)):
+        maps = np.zeros((1, height, width), np.uint8)
+        maps[:, height // 2 :] += 1
+        maps[:, :, width // 2 :] += 2
+        split = split_of(np.zeros_like(maps), maps, classes=4)
+        _, labels = epochs(batches(split, "photographs", size=1), 1)
+        assert (labels != 255).all()
+        across = labels[0, :, 0] if height <= width else labels[0, 0]
+        changes = (across.diff() != 0).nonzero().flatten().tolist()
+        assert len(changes) == 1 and abs(changes[0] + 1 - SIDE / 2) <= SIDE / min(height, width)
+
+
+def test_photographs_are_evaluated_one_by_one_and_drawings_together() -> None:
+    split = black_on_white(5)
+    (whole,) = SegmentedDrawings(PLAIN).evaluation(split, range(1, 4))
+    one_by_one = list(SegmenterPhotographs(PLAIN, (0.5, 2.0)).evaluation(split, range(1, 4)))
+    assert whole[0].shape == (3, 3, SIDE, SIDE) and len(one_by_one) == 3
+    for place, parts in enumerate(zip(*one_by_one, strict=True)):
+        assert torch.equal(torch.cat(parts), whole[place])

@@ -8,6 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import upop_ray
+from upop_ray.data import shards
+from upop_ray.data.converters.base import CAPTIONED
+from upop_ray.data.shard_writer import ShardWriter
 from upop_ray.data.shards import MANIFEST_NAME, SCHEMA_VERSION, content_hash, file_hash, open_dataset
 from upop_ray.errors import DataError
 
@@ -115,3 +118,36 @@ def test_the_data_layer_loads_neither_ray_nor_deepspeed_nor_transformers() -> No
     ]
     run = subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True, capture_output=True, text=True)
     assert not {"ray", "deepspeed", "transformers"} & set(run.stdout.split())
+
+
+@pytest.fixture
+def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A shard that counts as large, whose images were damaged; its sha256 is that of what it was."""
+    path = tmp_path / "train.parquet"
+    writer = ShardWriter(path, CAPTIONED, 10_000)
+    for number in range(6):
+        writer.add({"image": bytes([number]) * 4000, "image_id": str(number), "captions": [f"of {number}"]})
+    writer.close()
+    content = bytearray(path.read_bytes())
+    entry = {"path": path.name, "split": "train", "sha256": file_hash(bytes(content)), "bytes": len(content)}
+    content[content.index(bytes([4]) * 4000)] ^= 1
+    path.write_bytes(content)
+    (tmp_path / MANIFEST_NAME).write_text(json.dumps({"schema_version": SCHEMA_VERSION, "files": [entry]}))
+    monkeypatch.setattr(shards, "WHOLE_BYTES", 20_000)
+    return tmp_path
+
+
+def test_of_a_large_shard_only_the_columns_that_are_asked_for_are_read(large: Path) -> None:
+    table = open_dataset(str(large)).split("train", columns=("captions", "image_id"))
+    assert table["captions"].to_pylist() == [[f"of {number}"] for number in range(6)]
+
+
+def test_what_is_read_of_a_large_shard_is_checked(large: Path) -> None:
+    with pytest.raises(DataError, match=r"train.parquet: damaged: .*CRC"):
+        open_dataset(str(large)).split("train", columns=("image",))
+
+
+def test_a_small_shard_is_checked_as_a_whole(large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "WHOLE_BYTES", 30_000)
+    with pytest.raises(DataError, match=r"train.parquet: corrupt, its sha256"):
+        open_dataset(str(large)).split("train", columns=("captions",))

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 from transformers import BlipForConditionalGeneration
 
+from tests.datasets import encoded
 from tests.ranks import Ranks
 from tests.tasks.texts import END, PAD, START, VOCABULARY, experiment, ids, processor, tiny_model, write_dataset
 from upop_ray.data.captions import CaptionBatch
 from upop_ray.data.order import Cursor
+from upop_ray.data.pictures import HeldPictures, Pictures
 from upop_ray.data.shards import ShardedDataset, open_dataset
 from upop_ray.errors import ConfigError
 from upop_ray.models.blip.caption import BlipCaption
@@ -45,6 +47,11 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> ShardedDataset:
 
 def task_of(dataset: ShardedDataset, batch_size: int = 4, **settings: Any) -> Caption:
     return Caption(experiment(SETTINGS | settings, batch_size), dataset, processor(), tiny_model(BlipCaption))
+
+
+def held(images: Tensor) -> Pictures:
+    """Images, uint8 (n, 3, H, W), as a split holds them."""
+    return HeldPictures([encoded(image) for image in images.permute(0, 2, 3, 1).numpy()], "somewhere")
 
 
 def double(batch: CaptionBatch) -> CaptionBatch:
@@ -174,8 +181,11 @@ def test_generation_gives_the_prompt_and_decodes_what_follows(
     monkeypatch.setattr("upop_ray.tasks.caption._IMAGES", 2)
     task = task_of(dataset, beams=2, min_length=6)
     model: Any = Scripted(["red cat", "a", "a picture of a dog"])
-    images = torch.zeros(3, 3, 16, 16, dtype=torch.uint8)
-    assert task.captions(model, images) == ["red cat", "a", "a picture of a dog"]
+    assert task.captions(model, held(torch.zeros(3, 3, 16, 16, dtype=torch.uint8))) == [
+        "red cat",
+        "a",
+        "a picture of a dog",
+    ]
     for count, (prompt, settings) in zip((2, 1), model.calls, strict=True):
         assert prompt.tolist() == [ids("a picture of", START)] * count
         assert settings["attention_mask"].tolist() == [[1] * 5] * count
@@ -193,7 +203,7 @@ def test_metrics_are_of_the_generated_captions(dataset: ShardedDataset) -> None:
 def captions_and_scores(folder: str) -> tuple[list[str], dict[str, float]]:
     task, model = task_of(open_dataset(folder), headline="exact"), tiny_model(BlipCaption).float()
     images = torch.arange(40 * 3 * 256).reshape(40, 3, 16, 16).mul(31).remainder(251).to(torch.uint8)
-    return task.captions(model, images), task.evaluate(model, "validation")
+    return task.captions(model, held(images)), task.evaluate(model, "validation")
 
 
 def test_evaluation_of_two_processes_is_that_of_one(two_ranks: Ranks, dataset: ShardedDataset) -> None:
@@ -207,12 +217,12 @@ def test_beam_search_is_that_of_transformers(dataset: ShardedDataset) -> None:
     task, model = task_of(dataset), tiny_model(BlipForConditionalGeneration).float()
     images = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     prompt = torch.tensor([ids("a picture of", START)] * 2)
-    pixels = task.preprocessing.prepare(images)
+    pixels = task.views.evaluation(held(images), range(2))
     found = model.generate(pixels, prompt, num_beams=3, min_length=5, max_length=12)
     words = [
         [VOCABULARY[token] for token in row if token not in (PAD, END, START, START + 1)] for row in found.tolist()
     ]
-    assert [text.split() for text in task.captions(model, images)] == [row[3:] for row in words]
+    assert [text.split() for text in task.captions(model, held(images))] == [row[3:] for row in words]
 
 
 @pytest.mark.parametrize(

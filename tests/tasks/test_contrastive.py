@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.functional import normalize
 
+from tests.contrast import in_batch_loss
 from tests.ranks import Ranks
 from upop_ray.config import Momentum
 from upop_ray.tasks.collective import average, gather, gather_with_gradient, rank, world_size
-from upop_ray.tasks.contrastive import Features, MomentumContrast, in_batch_loss, positives, temperature
+from upop_ray.tasks.contrastive import Features, MomentumContrast, positives, temperature
 from upop_ray.tasks.evaluation import over_ranks
 
 ROWS, WIDTH = 8, 5

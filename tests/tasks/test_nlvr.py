@@ -102,7 +102,7 @@ def test_evaluation_is_that_of_each_row_in_order(dataset: ShardedDataset) -> Non
     # dropout would blur it
     found = task.evaluate(model.train(), "validation")
     assert found["accuracy"] == pytest.approx(100 * sum(right) / len(right))
-    assert found == scores(right, split.statements) == task.evaluate(model, "validation")
+    assert found == scores(right, split.statements.to_pylist()) == task.evaluate(model, "validation")
 
 
 def on_a_rank(root: str) -> tuple[float, dict[str, float]]:

@@ -3,25 +3,26 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
+from tests.contrast import in_batch_loss
 from tests.ranks import Ranks
 from tests.tasks.texts import QUESTION, experiment, processor, tiny_model, write_dataset
-from upop_ray.data.order import Cursor
+from upop_ray.data.order import Cursor, Use, generator
 from upop_ray.data.shards import open_dataset
 from upop_ray.errors import ConfigError
 from upop_ray.models.blip.retrieval import BlipRetrieval
 from upop_ray.tasks.collective import average, rank, world_size
-from upop_ray.tasks.contrastive import Features, in_batch_loss
+from upop_ray.tasks.contrastive import Features
 from upop_ray.tasks.recall import recalls
 from upop_ray.tasks.retrieval_itm import RetrievalItm, as_match, evaluate_reranked, hard_negatives, reranked
 
 NAMES = ("red cat", "blue cat", "red dog", "blue dog", "red bird", "blue bird")
-TIGHT = {"rtol": 1e-9, "atol": 1e-11}
+#: the matching loss is computed in fp32, whatever the model computes in
+TIGHT = {"rtol": 1e-6, "atol": 1e-7}
 
 
 def rows(count: int, captions: bool) -> list[dict[str, Any]]:
@@ -43,7 +44,7 @@ def loss_and_gradients(folder: str) -> tuple[Tensor, dict[str, Tensor]]:
     """Of this rank's part of the first batch, averaged over the ranks."""
     model, retrieval = tiny_model(BlipRetrieval), task(Path(folder))
     batch = retrieval.batch(Cursor(), rank(), world_size())
-    batch = type(batch)(batch.pixel_values.double(), batch.input_ids, batch.attention_mask, batch.concept_ids)
+    batch = type(batch)(batch.pixel_values.double(), batch.input_ids, batch.attention_mask, batch.identity)
     loss = retrieval.loss(model, model, batch, Cursor()).value
     loss.backward()
     gradients = {name: average(p.grad) for name, p in model.named_parameters() if p.grad is not None}
@@ -64,8 +65,8 @@ def test_the_loss_is_the_contrast_and_the_matching_of_pairs_and_negatives(tmp_pa
     found = retrieval.loss(model, model, batch, Cursor()).value
     image, states = model.encode_image(batch.pixel_values)
     text = model.encode_text(batch.input_ids, batch.attention_mask)
-    features, scale = Features(image, text, batch.concept_ids), 1 / model.temperature
-    draws = torch.from_numpy(np.random.default_rng([0, 0, 0]).random((2, 4)))
+    features, scale = Features(image, text, batch.identity), 1 / model.temperature
+    draws = torch.from_numpy(generator(Use.NEGATIVES, 0, 0).random((2, 4)))
     wrong_text, wrong_image = hard_negatives(features, scale, draws)
     scores = []
     for image_row, text_row in [
@@ -116,7 +117,7 @@ def test_reranking_everything_is_similarity_plus_matching_logit(tmp_path: Path) 
     model, retrieval = tiny_model(BlipRetrieval).float(), task(tmp_path)
     pairs = retrieval.pairs("validation")
     with torch.no_grad():
-        image, states = model.encode_image(next(pairs.image_batches(128)))
+        image, states = model.encode_image(pairs.images(range(len(pairs))))
         text = model.encode_text(pairs.input_ids, pairs.attention_mask)
         matching = torch.stack(
             [

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -16,6 +17,8 @@ from tests.tiny_segments import (
     CLASSES,
     SIDE,
     SIZES,
+    drawing,
+    png,
     tiny_processor,
     tiny_segmenter,
     write_data,
@@ -26,7 +29,7 @@ from upop_ray.config import parse
 from upop_ray.data.order import Cursor
 from upop_ray.data.segments import load_segments
 from upop_ray.data.shards import open_dataset
-from upop_ray.errors import ConfigError
+from upop_ray.errors import ConfigError, DataError
 from upop_ray.store import PointPaths, Store
 from upop_ray.tasks.collective import average, rank, world_size
 from upop_ray.tasks.segmentation import Segmentation, confusion, patch_logits, pixel_loss, segmentation_metrics
@@ -92,8 +95,23 @@ def test_overlapping_windows_are_averaged() -> None:
 @pytest.mark.parametrize(("side", "stride"), [(4, 4), (4, 3), (5, 1), (7, 7)])
 def test_a_pointwise_model_does_not_notice_windows(side: int, stride: int) -> None:
     images = torch.randn(2, 3, 7, 11, generator=torch.Generator().manual_seed(0))
-    found = SlidingWindow(side, stride).probabilities(lambda x: 3 * x, images)
-    torch.testing.assert_close(found, (3 * images).softmax(1))
+    found = SlidingWindow(side, stride).logits(lambda x: 3 * x, images)
+    torch.testing.assert_close(found, 3 * images)
+
+
+def test_the_shorter_side_of_an_image_fills_the_window() -> None:
+    seen: list[Tensor] = []
+
+    def forward(part: Tensor) -> Tensor:
+        seen.append(part)
+        return part
+
+    images = torch.randn(1, 3, 60, 90, generator=torch.Generator().manual_seed(0))
+    found = SlidingWindow(32, 32).probabilities(forward, images)
+    scaled = functional.interpolate(images, (32, 48), mode="bilinear")
+    assert [part.shape[2:] for part in seen] == [(32, 32)] * 2
+    assert torch.equal(seen[0], scaled[..., :32]) and torch.equal(seen[1], scaled[..., 16:])
+    torch.testing.assert_close(found, functional.interpolate(scaled, (60, 90), mode="bilinear").softmax(1))
 
 
 @torch.no_grad()
@@ -178,12 +196,11 @@ def test_two_processes_compute_what_one_does(two_ranks: Ranks, data: Path) -> No
 @torch.no_grad()
 def test_metrics_are_over_all_pixels_of_the_split(data: Path) -> None:
     task, model = made(data), tiny_segmenter().eval()
-    split = load_segments(open_dataset(str(data)), "val")
-    assert len(split) == SIZES["val"]
+    images, maps = load_segments(open_dataset(str(data)), "val").pixels(range(SIZES["val"]))
     # the processor maps [0, 1] to [-1, 1]
-    predicted = model(split.images.float() / 127.5 - 1).logits.argmax(1)
-    known = split.maps != 255
-    expected = (predicted == split.maps)[known].double().mean().item()
+    predicted = model(images.float() / 127.5 - 1).logits.argmax(1)
+    known = maps != 255
+    expected = (predicted == maps)[known].double().mean().item()
     metrics = task.evaluate(model, "validation")
     assert metrics["pixel_accuracy"] == pytest.approx(100 * expected)
     assert {f"iou/{name}" for name in CLASSES} <= set(metrics) and task.headline in metrics
@@ -198,7 +215,7 @@ def test_a_segmenter_learns_the_colours(data: Path) -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    maps = load_segments(open_dataset(str(data)), "val").maps
+    maps = load_segments(open_dataset(str(data)), "val").pixels(range(SIZES["val"]))[1]
     all_paper = 100 * (maps == 0).sum() / (maps != 255).sum() / len(CLASSES)
     assert task.evaluate(model, "validation")["mean_iou"] > 2 * all_paper
 
@@ -213,6 +230,14 @@ def test_a_segmenter_learns_the_colours(data: Path) -> None:
 def test_settings_that_contradict_each_other_are_errors(data: Path, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         made(data, **settings)
+
+
+def test_a_split_of_which_no_pixel_has_a_class_cannot_be_evaluated(tmp_path: Path) -> None:
+    rows = {split: [drawing(number) for number in range(4)] for split in ("train", "val")}
+    rows["val"] = [row | {"segmentation": png(np.full((SIDE, SIDE), 255, np.uint8))} for row in rows["val"]]
+    write_dataset(tmp_path / "data", rows, classes=CLASSES)
+    with pytest.raises(DataError, match="split val: no pixel has a class"):
+        made(tmp_path / "data").evaluate(tiny_segmenter(), "validation")
 
 
 def test_a_model_of_other_classes_is_an_error(tmp_path: Path, data: Path) -> None:

@@ -4,6 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from torch import Tensor
@@ -25,6 +27,7 @@ from tests.tasks.texts import (
 from upop_ray.data.order import Cursor
 from upop_ray.data.questions import QuestionSplit, load_questions
 from upop_ray.data.shards import ShardedDataset, open_dataset
+from upop_ray.data.splits import Nested
 from upop_ray.errors import ConfigError, DataError
 from upop_ray.models.blip.vqa import BlipVqa
 from upop_ray.tasks import TASKS
@@ -149,12 +152,18 @@ def test_the_batch_of_two_processes_is_that_of_one(two_ranks: Ranks, dataset: Sh
     assert sum(own) == answers and own[0] != own[1]
 
 
+def first_of(data: QuestionSplit, count: int) -> QuestionSplit:
+    """The first questions of a split."""
+    counts = np.diff(np.minimum(np.cumsum(data.asked.counts), count), prepend=0)
+    return QuestionSplit(data.pictures, Nested(pa.chunked_array([data.asked.values[:count]]), counts))
+
+
 def brute_force(task: Vqa, data: QuestionSplit, candidates: int) -> list[str]:
     """Each answer of the list to each question, one at a time."""
     model, chosen = tiny_model(BlipVqa), []
     with torch.no_grad():
-        for row, question in enumerate(data.questions):
-            pixels = task.preprocessing.prepare(data.images_of(torch.tensor([row])))[0].double()
+        for question in data:
+            pixels = task.views.evaluation(data.pictures, [question.image])[0].double()
             states = model.encode(pixels[None], torch.tensor([ids(question.text, QUESTION)]))
             first = model.decode(states, None, torch.tensor([[START]]))[0, 0].softmax(0)
             likely = sorted(ANSWERS, key=lambda answer: -first[ids(answer, START)[1]])[:candidates]
@@ -174,13 +183,13 @@ class InDouble(BlipVqa):
 def test_ranking_is_that_of_all_answers_one_by_one(dataset: ShardedDataset, candidates: int, counted: int) -> None:
     task = task_of(dataset, candidates=candidates)
     data = load_questions(dataset, "val")
-    some = QuestionSplit(data.images, data.questions[:8])
+    some = first_of(data, 8)
     assert task.answers(tiny_model(InDouble), some) == brute_force(task, some, counted)
 
 
 def test_candidates_matter(dataset: ShardedDataset) -> None:
     data = load_questions(dataset, "val")
-    some = QuestionSplit(data.images, data.questions[:8])
+    some = first_of(data, 8)
     assert brute_force(task_of(dataset), some, 10) != brute_force(task_of(dataset), some, 1)
 
 
@@ -195,10 +204,10 @@ def test_the_size_of_parts_changes_nothing(dataset: ShardedDataset, monkeypatch:
 def test_generated_answers_are_those_of_the_decoder(dataset: ShardedDataset) -> None:
     task, model = task_of(dataset, inference="generate"), tiny_model(BlipVqa).float()
     data = load_questions(dataset, "val")
-    answers = task.answers(model, QuestionSplit(data.images, data.questions[:3]))
-    for row, answer in enumerate(answers):
-        pixels = task.preprocessing.prepare(data.images_of(torch.tensor([row])))
-        question = torch.tensor([ids(data.questions[row].text, QUESTION)])
+    few = first_of(data, 3)
+    for asked, answer in zip(few, task.answers(model, few), strict=True):
+        pixels = task.views.evaluation(data.pictures, [asked.image])
+        question = torch.tensor([ids(asked.text, QUESTION)])
         found = model.generate(question, pixels, num_beams=3, min_length=1, max_length=8)[0].tolist()
         assert answer.split() == [
             VOCABULARY[token] for token in found if token not in (PAD, 2, END, 4, START, QUESTION)

@@ -50,7 +50,7 @@ def tiny_model(kind: type[nn.Module]) -> Any:
 
 
 def experiment(task: Mapping[str, Any], batch_size: int = 4) -> Experiment:
-    return parse({"name": "tiny", "batch_size": batch_size, "task": dict(task)})
+    return parse({"name": "tiny", "batch_size": batch_size, "task": {"augmentation": "drawings", **task}})
 
 
 def picture(seed: int) -> bytes:

@@ -2,52 +2,57 @@
 
 from dataclasses import dataclass
 
-import torch
+import numpy as np
+import pyarrow as pa
 from torch import Tensor
 
-from upop_ray.data.batches import ShuffledBatches
-from upop_ray.data.images import decode_all
+from upop_ray.data.batches import Batches, own_places
 from upop_ray.data.order import Cursor
+from upop_ray.data.pictures import Pictures
 from upop_ray.data.shards import ShardedDataset
+from upop_ray.data.splits import TEXTS, Nested, column_of, read_rows, require_texts
+from upop_ray.data.streams import column_names
 from upop_ray.errors import DataError
 
 
 @dataclass(frozen=True)
 class CaptionSplit:
-    """A split held in memory.
+    """A split; in training each caption is an example, in evaluation all of an image are references.
 
-    :param images: uint8 (N, 3, H, W)
-    :param captions: N lists, none of them empty: in training one is drawn anew, in evaluation all are references
+    :param captions: of each row at least one
     """
 
-    images: Tensor
-    captions: tuple[tuple[str, ...], ...]
+    pictures: Pictures
+    captions: Nested
+
+    @property
+    def examples_per_row(self) -> np.ndarray:
+        """How many captions each row has, int64 (rows,)."""
+        return self.captions.counts
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.captions)
 
 
 def load_captions(dataset: ShardedDataset, split: str) -> CaptionSplit:
-    """Read and decode a split: column `image`, and `label` or (without it) `captions`.
+    """Read a split: column `image`, and `label` or (without it) `captions`.
 
     Where a data set has labels, the label is the only caption: its `captions` say other things of the image as well.
 
-    :raises DataError: see :meth:`ShardedDataset.split`; no such columns; an image without a caption, that cannot be
-        decoded, or of another size
+    :raises DataError: see :func:`read_rows`; no such columns; an image without a caption
     """
-    table, place = dataset.split(split), f"{dataset.root}, split {split}"
-    column = "label" if "label" in table.column_names else "captions"
-    missing = {"image", column} - set(table.column_names)
-    if missing:
+    found = next((name for name in ("label", "captions") if name in column_names(dataset, split)), None)
+    if found is None:
         raise DataError(
-            f"{place}: no column {', '.join(sorted(missing))}; captioning reads image, and label or captions"
+            f"{dataset.root}, split {split}: no column captions; captioning reads image, and label or captions"
         )
-    found = table[column].to_pylist()
-    captions = tuple((label,) for label in found) if column == "label" else tuple(map(tuple, found))
-    for row, texts in enumerate(captions):
-        if not texts or not all(texts):
-            raise DataError(f"{place}, row {row}: an empty caption, or none; remove the row or write one")
-    return CaptionSplit(decode_all(table["image"].to_pylist(), place), captions)
+    table, (pictures,) = read_rows(dataset, split, (found,))
+    if found == "label":
+        captions = Nested.single(column_of(table, "label", pa.string(), pictures))
+    else:
+        captions = Nested.of(column_of(table, "captions", TEXTS, pictures))
+    require_texts(captions, pictures.place)
+    return CaptionSplit(pictures, captions)
 
 
 @dataclass(frozen=True)
@@ -59,13 +64,11 @@ class CaptionBatch:
 
 
 @dataclass(frozen=True)
-class CaptionBatches(ShuffledBatches[CaptionSplit]):
-    """Augmented images, each with one of its captions drawn anew."""
+class CaptionBatches(Batches[CaptionSplit]):
+    """Captions with their images, augmented."""
 
     def batch(self, cursor: Cursor, rank: int = 0, world_size: int = 1) -> CaptionBatch:
-        """Return the part of a rank of a global batch; see :meth:`Order.step`."""
-        step = self.order.step(cursor, rank, world_size)
-        choices = [self.split.captions[row] for row in step.whole]
-        captions = [texts[int(step.draws.integers(len(texts)))] for texts in choices][step.part]
-        images = self.split.images[torch.from_numpy(step.own)]
-        return CaptionBatch(self.preprocessing.augmented(images, step), captions)
+        """Return the part of a rank of a global batch; see :meth:`BatchOrder.step`."""
+        step, captions = self.order.step(cursor, rank, world_size), self.split.captions
+        pixels = self.views.training(self.split.pictures, captions.rows_of(step.own), step, own_places(step))
+        return CaptionBatch(pixels, captions.take(step.own))

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from upop_ray.data.batches import Batches, own_places
 from upop_ray.data.classes import ClassSplit
 from upop_ray.data.mixing import Mixing, smoothed
-from upop_ray.data.order import Cursor, Order
-from upop_ray.data.views import Views
+from upop_ray.data.order import Cursor
 
 
 @dataclass(frozen=True)
@@ -21,40 +21,32 @@ class ClassBatch:
 
 
 @dataclass(frozen=True)
-class ClassBatches:
-    """Deterministic training batches; `len()` is the number of steps of an epoch, an incomplete last batch is dropped.
+class ClassBatches(Batches[ClassSplit]):
+    """Images with soft targets.
 
-    :param split: what to train on
-    :param views: what the model sees of an image
     :param mixing: of each image with the one at the mirrored place of the global batch
     :param labels: int64 (classes,), what the model calls each class of the split
     :param smoothing: what each target gives to all classes alike
     """
 
-    split: ClassSplit
-    order: Order
-    views: Views
     mixing: Mixing
     labels: Tensor
     smoothing: float
 
-    def __len__(self) -> int:
-        return len(self.order)
-
     def batch(self, cursor: Cursor, rank: int = 0, world_size: int = 1) -> ClassBatch:
-        """Return the part of a rank of a global batch; see :meth:`Order.step`.
+        """Return the part of a rank of a global batch; see :meth:`BatchOrder.step`.
 
         Partners are mixed across the whole global batch, so that the world size changes nothing. All ranks know all
         rows and changes of a step: a rank makes the views of its partners itself instead of fetching them.
         """
-        step = self.order.step(cursor, rank, world_size)
-        own = np.arange(len(step.whole))[step.part]
+        step, pictures = self.order.step(cursor, rank, world_size), self.split.pictures
+        own = own_places(step)
         if not self.mixing.is_on:
-            return ClassBatch(self.views.training(self.split, step, own), self._targets(step.own))
+            return ClassBatch(self.views.training(pictures, step.own, step, own), self._targets(step.own))
         mix = self.mixing.draw(self.views.image_size, step.draws)
         partners = len(step.whole) - 1 - own
         places, found = np.unique(np.concatenate([own, partners]), return_inverse=True)
-        pixels = self.views.training(self.split, step, places)[torch.from_numpy(found)]
+        pixels = self.views.training(pictures, step.whole[places], step, places)[torch.from_numpy(found)]
         targets = (self._targets(step.whole[part]) for part in (own, partners))
         return ClassBatch(mix.pixels(*torch.split(pixels, len(own))), mix.targets(*targets))
 

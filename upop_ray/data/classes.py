@@ -1,49 +1,35 @@
 """Images with one class each."""
 
 from dataclasses import dataclass
-from functools import cached_property
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
-from PIL import Image
 from torch import Tensor
 
-from upop_ray.data.images import decode, decode_all
+from upop_ray.data.pictures import Pictures
 from upop_ray.data.shards import MANIFEST_NAME, ShardedDataset
+from upop_ray.data.splits import column_of, read_rows
 from upop_ray.errors import DataError
-
-_COLUMNS = ("image", "class")
 
 
 @dataclass(frozen=True)
 class ClassSplit:
-    """A split held in memory as it is stored; photographs are decoded when they are needed.
+    """A split; each row is an example.
 
-    :param contents: N image files
-    :param classes: int64 (N,), places in the manifest's list
-    :param place: names the split in errors
+    :param classes: int64 (rows,), places in the manifest's list
     """
 
-    contents: tuple[bytes, ...]
+    pictures: Pictures
     classes: Tensor
-    place: str
+
+    @property
+    def examples_per_row(self) -> None:
+        """Each row is an example."""
 
     def __len__(self) -> int:
-        return len(self.contents)
-
-    @cached_property
-    def pixels(self) -> Tensor:
-        """All images decoded, which takes images of one size: uint8 (N, 3, H, W).
-
-        :raises DataError: an image cannot be decoded, or is of another size than the others
-        """
-        return decode_all(self.contents, self.place)
-
-    def image(self, row: int) -> Image.Image:
-        """One image in RGB.
-
-        :raises DataError: it cannot be decoded
-        """
-        return Image.fromarray(decode(self.contents[row], "RGB", f"{self.place}, row {row}"))
+        return len(self.classes)
 
 
 def class_names(dataset: ShardedDataset) -> tuple[str, ...]:
@@ -58,18 +44,15 @@ def class_names(dataset: ShardedDataset) -> tuple[str, ...]:
 
 
 def load_classes(dataset: ShardedDataset, split: str) -> ClassSplit:
-    """Read a split; nothing is decoded yet.
+    """Read a split: columns `image` and `class`.
 
-    :raises DataError: see :func:`class_names` and :meth:`ShardedDataset.split`; a split without rows, or a class that
-        is not listed
+    :raises DataError: see :func:`class_names` and :func:`read_rows`; a class that is not listed
     """
-    place = f"{dataset.root}, split {split}"
-    table = dataset.split(split, columns=_COLUMNS)
-    numbers = {name: number for number, name in enumerate(class_names(dataset))}
-    names = [str(name) for name in table["class"].to_pylist()]
-    if not names:
-        raise DataError(f"{place}: has no rows")
-    for row, name in enumerate(names):
-        if name not in numbers:
-            raise DataError(f"{place}, row {row}: class {name!r} is not among the `classes` of {MANIFEST_NAME}")
-    return ClassSplit(tuple(table["image"].to_pylist()), torch.tensor([numbers[name] for name in names]), place)
+    table, (pictures,) = read_rows(dataset, split, ("class",))
+    names = column_of(table, "class", pa.string(), pictures)
+    numbers = pc.index_in(names, value_set=pa.array(class_names(dataset)))
+    if numbers.null_count:
+        row = pc.index(numbers.is_null(), True).as_py()
+        name = names[row].as_py()
+        raise DataError(f"{pictures.name(row)}: class {name!r} is not among the `classes` of {MANIFEST_NAME}")
+    return ClassSplit(pictures, torch.from_numpy(numbers.to_numpy().astype(np.int64)))

@@ -1,113 +1,195 @@
-"""Images with captions: drawn anew in training, fixed in evaluation."""
+"""Images with captions: all of them or drawn anew in training, fixed in evaluation."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 
-from upop_ray.data.batches import ShuffledBatches
-from upop_ray.data.images import Preprocessing, decode_all
+from upop_ray.data.batches import Batches, own_places
 from upop_ray.data.order import Cursor, Rows
+from upop_ray.data.pictures import Pictures
 from upop_ray.data.shards import ShardedDataset
+from upop_ray.data.splits import TEXTS, Nested, column_of, read_rows, require_texts
+from upop_ray.data.streams import column_names
+from upop_ray.data.views import Views
 from upop_ray.errors import DataError
 
 # texts -> (input_ids, attention_mask), both int64 (texts, T) with the same T for every call
 Tokenize = Callable[[list[str]], tuple[Tensor, Tensor]]
 
-_COLUMNS = ("image", "concept", "label", "tags", "captions")
 _MAX_TAGS = 3
+
+
+class Shown(Protocol):
+    """What captions training shows; `len()` is the number of examples."""
+
+    @property
+    def examples_per_row(self) -> np.ndarray | None:
+        """How many examples each row has, int64 (rows,); None where each has one."""
+
+    def __len__(self) -> int: ...
+
+    def rows_of(self, examples: np.ndarray) -> np.ndarray:
+        """The row of each example, int64 (examples,)."""
+
+    def texts(self, step: Rows) -> list[str]:
+        """The captions of this rank's examples."""
+
+
+@dataclass(frozen=True)
+class WrittenCaptions:
+    """Each caption of each image is an example (as published)."""
+
+    captions: Nested
+
+    @property
+    def examples_per_row(self) -> np.ndarray:
+        """How many captions each row has."""
+        return self.captions.counts
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def rows_of(self, examples: np.ndarray) -> np.ndarray:
+        """The image of each caption."""
+        return self.captions.rows_of(examples)
+
+    def texts(self, step: Rows) -> list[str]:
+        """The captions as they were written."""
+        return self.captions.take(step.own)
+
+
+@dataclass(frozen=True)
+class DrawnCaptions:
+    """Each image is an example, with a caption drawn anew from its name and keywords.
+
+    :param labels: the name of each row
+    :param tags: keywords of each row
+    """
+
+    labels: pa.ChunkedArray
+    tags: Nested
+
+    @property
+    def examples_per_row(self) -> None:
+        """Each row is an example."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def rows_of(self, examples: np.ndarray) -> np.ndarray:
+        """The examples themselves."""
+        return examples
+
+    def texts(self, step: Rows) -> list[str]:
+        """Drawn for the global batch, so that ranks agree."""
+        return [self._text(int(row), step.draws) for row in step.whole][step.part]
+
+    def _text(self, row: int, draws: np.random.Generator) -> str:
+        return draw_caption(self.labels[row].as_py(), tuple(self.tags.row(row)), draws)
 
 
 @dataclass(frozen=True)
 class ImageTextSplit:
-    """A split held in memory.
+    """A split.
 
-    :param images: uint8 (N, 3, H, W)
-    :param concept_ids: int64 (N,), equal for images of one concept within this split
-    :param labels: N names
-    :param tags: N lists of keywords that training captions may show
-    :param captions: N lists of fixed captions, empty in the training split
+    :param identity: int64 (rows,), equal for images that are positives of each other's captions
+    :param shown: the captions of training
+    :param captions: the fixed captions of each row, for evaluation; a training split may have none
     """
 
-    images: Tensor
-    concept_ids: Tensor
-    labels: tuple[str, ...]
-    tags: tuple[tuple[str, ...], ...]
-    captions: tuple[tuple[str, ...], ...]
+    pictures: Pictures
+    identity: Tensor
+    shown: Shown
+    captions: Nested
+
+    @property
+    def examples_per_row(self) -> np.ndarray | None:
+        """How many examples each row has, int64 (rows,); None where each has one."""
+        return self.shown.examples_per_row
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.shown)
 
 
 @dataclass(frozen=True)
 class ImageTextBatch:
-    """pixel_values float32 (b, 3, S, S), input_ids and attention_mask int64 (b, T), concept_ids int64 (b,)."""
+    """pixel_values float32 (b, 3, S, S), input_ids and attention_mask int64 (b, T), identity int64 (b,)."""
 
     pixel_values: Tensor
     input_ids: Tensor
     attention_mask: Tensor
-    concept_ids: Tensor
+    identity: Tensor
 
 
 def load_image_text(dataset: ShardedDataset, split: str) -> ImageTextSplit:
-    """Read and decode a split.
+    """Read a split: columns `image`, `captions`, and `concept` or (without it) `image_id`.
 
-    :raises DataError: see :meth:`ShardedDataset.split`; an image that cannot be decoded, or of another size
+    Images of one concept, or of one id, are positives of each other's captions. Where there are columns `label` and
+    `tags`, training draws captions from them; otherwise each of `captions` is an example.
+
+    :raises DataError: see :func:`read_rows`; an image without a caption
     """
-    table = dataset.split(split, columns=_COLUMNS)
-    concepts = table["concept"].to_pylist()
-    ids = {concept: number for number, concept in enumerate(sorted(set(concepts)))}
-    return ImageTextSplit(
-        images=decode_all(table["image"].to_pylist(), f"{dataset.root}, split {split}"),
-        concept_ids=torch.tensor([ids[concept] for concept in concepts]),
-        labels=tuple(table["label"].to_pylist()),
-        tags=tuple(map(tuple, table["tags"].to_pylist())),
-        captions=tuple(map(tuple, table["captions"].to_pylist())),
-    )
+    known = column_names(dataset, split)
+    identified = "concept" if "concept" in known else "image_id"
+    drawn = ("label", "tags") if {"label", "tags"} <= set(known) else ()
+    table, (pictures,) = read_rows(dataset, split, (identified, "captions", *drawn))
+    names = np.array(column_of(table, identified, pa.string(), pictures).to_pylist())
+    identity = torch.from_numpy(np.unique(names, return_inverse=True)[1])
+    captions = Nested.of(column_of(table, "captions", TEXTS, pictures))
+    return ImageTextSplit(pictures, identity, _shown(table, captions, pictures), captions)
 
 
-def fixed_length(tokenizer: Any, length: int) -> Tokenize:
-    """Return the `tokenize` of a transformers tokenizer, padded and cut to `length` so that ranks agree on it.
-
-    A tokenizer that gives no attention mask, as that of SigLIP, wants its padding looked at: the mask is 1 throughout.
-    """
-
-    def tokenize(texts: list[str]) -> tuple[Tensor, Tensor]:
-        encoded = tokenizer(texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt")
-        ids = encoded["input_ids"]
-        return ids, encoded["attention_mask"] if "attention_mask" in encoded else torch.ones_like(ids)
-
-    return tokenize
+def _shown(table: pa.Table, captions: Nested, pictures: Pictures) -> Shown:
+    if "tags" in table.column_names:
+        tags = Nested.of(column_of(table, "tags", TEXTS, pictures))
+        return DrawnCaptions(column_of(table, "label", pa.string(), pictures), tags)
+    require_texts(captions, pictures.place)
+    return WrittenCaptions(captions)
 
 
 @dataclass(frozen=True)
-class ImageTextBatches(ShuffledBatches[ImageTextSplit]):
-    """Images with captions drawn anew, as tokens.
+class FixedLength:
+    """The `tokenize` of a transformers tokenizer, padded and cut to `length` so that ranks agree on it.
+
+    A tokenizer that gives no attention mask, as that of SigLIP, wants its padding looked at: the mask is 1 throughout.
+
+    :param start: token that takes the place of the tokenizer's own first one, if any
+    """
+
+    tokenizer: Any
+    length: int
+    start: int | None = None
+
+    def __call__(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        encoded = self.tokenizer(
+            texts, padding="max_length", truncation=True, max_length=self.length, return_tensors="pt"
+        )
+        ids: Tensor = encoded["input_ids"]
+        if self.start is not None:
+            ids[:, 0] = self.start
+        return ids, encoded["attention_mask"] if "attention_mask" in encoded else torch.ones_like(ids)
+
+
+@dataclass(frozen=True)
+class ImageTextBatches(Batches[ImageTextSplit]):
+    """Images with captions, as tokens.
 
     :param tokenize: see :data:`Tokenize`
-    :param augment: whether images are changed at random
     """
 
     tokenize: Tokenize
-    augment: bool = True
 
-    def batch(self, epoch: int, index: int, rank: int = 0, world_size: int = 1) -> ImageTextBatch:
-        """Return the part of a rank of a global batch; see :meth:`Order.step`."""
-        step = self.order.step(Cursor(epoch, index), rank, world_size)
-        captions = [self._caption(int(row), step.draws) for row in step.whole][step.part]
-        pixels = self._pixels(step)
-        input_ids, attention_mask = self.tokenize(captions)
-        return ImageTextBatch(pixels, input_ids, attention_mask, self.split.concept_ids[torch.from_numpy(step.own)])
-
-    def _caption(self, row: int, draws: np.random.Generator) -> str:
-        return draw_caption(self.split.labels[row], self.split.tags[row], draws)
-
-    def _pixels(self, step: Rows) -> Tensor:
-        images = self.split.images[torch.from_numpy(step.own)]
-        return self.preprocessing.augmented(images, step) if self.augment else self.preprocessing.prepare(images)
+    def batch(self, cursor: Cursor, rank: int = 0, world_size: int = 1) -> ImageTextBatch:
+        """Return the part of a rank of a global batch; see :meth:`BatchOrder.step`."""
+        step, split = self.order.step(cursor, rank, world_size), self.split
+        texts, rows = split.shown.texts(step), split.shown.rows_of(step.own)
+        pixels = self.views.training(split.pictures, rows, step, own_places(step))
+        return ImageTextBatch(pixels, *self.tokenize(texts), split.identity[torch.from_numpy(rows)])
 
 
 def draw_caption(label: str, tags: tuple[str, ...], draws: np.random.Generator) -> str:
@@ -131,18 +213,18 @@ class EvaluationPairs:
     """
 
     split: ImageTextSplit
-    preprocessing: Preprocessing
+    views: Views
     input_ids: Tensor
     attention_mask: Tensor
     caption_image: Tensor
 
     def __len__(self) -> int:
-        return len(self.split)
+        """The number of images."""
+        return len(self.split.pictures)
 
-    def image_batches(self, batch_size: int) -> Iterator[Tensor]:
-        """Yield model inputs (b, 3, S, S) in the order of the split; the last batch may be smaller."""
-        for images in torch.split(self.split.images, batch_size):
-            yield self.preprocessing.prepare(images)
+    def images(self, rows: range) -> Tensor:
+        """Model inputs of these images, float32 (rows, 3, S, S)."""
+        return self.views.evaluation(self.split.pictures, rows)
 
     def text_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (input_ids, attention_mask), each (b, T), in the order of `caption_image`."""
@@ -151,16 +233,16 @@ class EvaluationPairs:
         )
 
 
-def evaluation_pairs(split: ImageTextSplit, tokenize: Tokenize, preprocessing: Preprocessing) -> EvaluationPairs:
+def evaluation_pairs(split: ImageTextSplit, tokenize: Tokenize, views: Views) -> EvaluationPairs:
     """Tokenize the fixed captions of a split.
 
     :raises DataError: an image has no caption, as in the training split
     """
-    if not all(split.captions):
+    if not split.captions.counts.all():
         raise DataError(
-            "an image without fixed captions cannot be evaluated; use an evaluation split, not the training split"
+            f"{split.pictures.place}: an image without fixed captions cannot be evaluated; use an evaluation split, "
+            "not the training split"
         )
-    input_ids, attention_mask = tokenize([caption for captions in split.captions for caption in captions])
-    counts = torch.tensor([len(captions) for captions in split.captions])
-    caption_image = torch.repeat_interleave(torch.arange(len(split)), counts)
-    return EvaluationPairs(split, preprocessing, input_ids, attention_mask, caption_image)
+    input_ids, attention_mask = tokenize(split.captions.values.to_pylist())
+    caption_image = torch.repeat_interleave(torch.from_numpy(split.captions.counts))
+    return EvaluationPairs(split, views, input_ids, attention_mask, caption_image)

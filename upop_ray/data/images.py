@@ -1,50 +1,62 @@
-"""Images of a split in memory, and how pixels become model inputs."""
+"""How image files become pixels, and how pixels become model inputs."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-from upop_ray.data import augment
-from upop_ray.data.order import Rows
 from upop_ray.errors import DataError
 
-
-def decode_all(contents: Sequence[bytes], place: str, mode: str = "RGB") -> Tensor:
-    """Decode images of one size: uint8 (N, C, H, W).
-
-    :param place: names the data in errors
-    :raises DataError: an image cannot be decoded, or is of another size than the others
-    """
-    images = [decode(content, mode, f"{place}, row {row}") for row, content in enumerate(contents)]
-    sizes = {image.shape for image in images}
-    if len(sizes) != 1:
-        raise DataError(f"{place}: images must have one size, found {sorted(sizes)}")
-    stacked = torch.from_numpy(np.stack(images))
-    return (stacked.permute(0, 3, 1, 2) if stacked.dim() == 4 else stacked[:, None]).contiguous()
+#: of Pillow: colours, or one index for each pixel
+Mode = Literal["RGB", "L"]
 
 
-def decode_distinct(contents: Sequence[bytes], place: str) -> tuple[Tensor, Tensor]:
-    """Decode each distinct image once: uint8 (images, 3, H, W), and int64 (N,), the image of each row."""
-    numbers = {content: number for number, content in enumerate(dict.fromkeys(contents))}
-    return decode_all(list(numbers), place), torch.tensor([numbers[content] for content in contents])
+def opened(content: bytes, mode: Mode, place: str) -> Image.Image:
+    """Decode one image as published: not turned by what the camera noted (EXIF), and colours of any kind as RGB.
 
-
-def decode(content: bytes, mode: str, place: str) -> np.ndarray:
-    """Decode one image: uint8 (H, W, channels of the Pillow mode), or (H, W) where that has one.
-
+    :param mode: with ``L`` the file must hold indices as they are: a palette would be turned into brightness
     :param place: names the image in errors
-    :raises DataError: it cannot be decoded
+    :raises DataError: it cannot be decoded, or holds no indices
     """
     try:
-        return np.asarray(Image.open(io.BytesIO(content)).convert(mode))
-    except (UnidentifiedImageError, OSError, ValueError) as error:
-        raise DataError(f"{place}: not a readable image: {error}") from error
+        image = Image.open(io.BytesIO(content))
+        if mode == "RGB":
+            return image.convert(mode)
+        image.load()
+    # Pillow calls a broken PNG a syntax error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{place}: not a readable {'image' if mode == 'RGB' else 'map'}: {error}") from error
+    if image.mode != mode:
+        raise DataError(f"{place}: the map is a {image.format} of mode {image.mode}; write class indices as mode L")
+    return image
+
+
+def stacked(images: Sequence[Image.Image], place: str) -> Tensor:
+    """Return images of one size as uint8 (N, channels, H, W).
+
+    :param place: names the data in errors
+    :raises DataError: an image is of another size than the others
+    """
+    arrays = [np.asarray(image) for image in images]
+    require_one_size({array.shape for array in arrays}, place)
+    pixels = torch.from_numpy(np.stack(arrays))
+    return (pixels.permute(0, 3, 1, 2) if pixels.dim() == 4 else pixels[:, None]).contiguous()
+
+
+def require_one_size(sizes: Collection[tuple[int, ...]], place: str) -> None:
+    """Make sure that images are of one size.
+
+    :raises DataError: there are several
+    """
+    if len(sizes) != 1:
+        raise DataError(
+            f"{place}: images must have one size, found {sorted(sizes)}; task.augmentation=photographs takes any"
+        )
 
 
 @dataclass(frozen=True)
@@ -61,7 +73,7 @@ class Preprocessing:
     std: tuple[float, ...]
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """Map values in [0, 1], (b, 3, S, S), to what the model was trained on."""
+        """Map values in [0, 1], (..., 3, H, W), to what the model was trained on."""
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
         return (pixels - mean) / std
 
@@ -72,11 +84,6 @@ class Preprocessing:
             size = (self.image_size, self.image_size)
             pixels = torch.nn.functional.interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0, 1)
         return self.normalise(pixels)
-
-    def augmented(self, images: Tensor, step: Rows) -> Tensor:
-        """Map the uint8 images (b, 3, H, W) of a rank's rows to changed model inputs (b, 3, S, S)."""
-        changes = augment.draw(len(step.whole), step.draws)[step.part]
-        return self.normalise(augment.apply(images, changes, self.image_size))
 
 
 def preprocessing_of(processor: Any, image_size: int) -> Preprocessing:

@@ -12,7 +12,7 @@ _READ: dict[tuple[Any, ...], Any] = {}
 
 def read_once(read: Callable[[ShardedDataset, str], Split], dataset: ShardedDataset, name: str) -> Split:
     """What `read` makes of a split, remembered by its content; not to be changed."""
-    key = (read, dataset.root, dataset.content_hash, name)
+    key = (read, dataset.root, dataset.content_hash, dataset.reading, name)
     if key not in _READ:
         _READ[key] = read(dataset, name)
     split: Split = _READ[key]

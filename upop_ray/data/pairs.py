@@ -3,36 +3,38 @@
 import re
 from dataclasses import dataclass
 
+import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 
+from upop_ray.data.batches import Batches, own_places
 from upop_ray.data.image_text import Tokenize
-from upop_ray.data.images import Preprocessing, decode_distinct
-from upop_ray.data.order import Cursor, Order
+from upop_ray.data.order import Cursor
+from upop_ray.data.pictures import JoinedPictures, Pictures
 from upop_ray.data.shards import ShardedDataset
-from upop_ray.errors import DataError
+from upop_ray.data.splits import column_of, read_rows
 
-_COLUMNS = ("left", "right", "statement", "label")
 _SWAPPED = 0.5
 _OPPOSITE = {"left": "right", "right": "left"}
 
 
 @dataclass(frozen=True)
 class PairSplit:
-    """A split held in memory.
+    """A split; each row is an example.
 
-    :param images: uint8 (images, 3, H, W), each distinct image once
-    :param left: int64 (N,), the image on the left of each row
-    :param right: int64 (N,)
+    :param pictures: those on the left of the N rows, then those on the right
     :param statements: N sentences
     :param labels: int64 (N,), 1 where the sentence is true of the two images
     """
 
-    images: Tensor
-    left: Tensor
-    right: Tensor
-    statements: tuple[str, ...]
+    pictures: Pictures
+    statements: pa.ChunkedArray
     labels: Tensor
+
+    @property
+    def examples_per_row(self) -> None:
+        """Each row is an example."""
 
     def __len__(self) -> int:
         return len(self.statements)
@@ -55,20 +57,14 @@ class PairBatch:
 
 
 def load_pairs(dataset: ShardedDataset, split: str) -> PairSplit:
-    """Read and decode a split.
+    """Read a split: columns `left`, `right`, `statement` and `label`.
 
-    :raises DataError: see :meth:`ShardedDataset.split`; a split without rows, an image that cannot be decoded, or is of
-        another size than the others
+    :raises DataError: see :func:`read_rows`
     """
-    place = f"{dataset.root}, split {split}"
-    table = dataset.split(split, columns=_COLUMNS)
-    if table.num_rows == 0:
-        raise DataError(f"{place}: has no rows")
-    # of two columns, the right one after the left one
-    images, numbers = decode_distinct(table["left"].to_pylist() + table["right"].to_pylist(), place)
-    left, right = numbers.view(2, -1)
-    labels = torch.tensor(table["label"].to_pylist()).long()
-    return PairSplit(images, left, right, tuple(table["statement"].to_pylist()), labels)
+    table, (left, right) = read_rows(dataset, split, ("statement", "label"), ("left", "right"))
+    labels = column_of(table, "label", pa.bool_(), left).to_numpy().astype(np.int64)
+    statements = column_of(table, "statement", pa.string(), left)
+    return PairSplit(JoinedPictures(left, right, ("left", "right")), statements, torch.from_numpy(labels))
 
 
 def mirrored(statement: str) -> str:
@@ -89,41 +85,39 @@ def _opposite(word: re.Match[str]) -> str:
 
 
 @dataclass(frozen=True)
-class PairBatches:
-    """Deterministic training batches; `len()` is the number of steps of an epoch, an incomplete last batch is dropped.
+class PairBatches(Batches[PairSplit]):
+    """Pairs of images with statements, as tokens.
 
     :param tokenize: see :data:`upop_ray.data.image_text.Tokenize`
     """
 
-    split: PairSplit
-    order: Order
     tokenize: Tokenize
-    preprocessing: Preprocessing
-
-    def __len__(self) -> int:
-        return len(self.order)
 
     def batch(self, cursor: Cursor, rank: int = 0, world_size: int = 1) -> PairBatch:
-        """Return the part of a rank of a global batch; see :meth:`Order.step`.
+        """Return the part of a rank of a global batch; see :meth:`BatchOrder.step`.
 
         Half of the pairs are swapped, with the words left and right in their statements (as published).
         """
-        step = self.order.step(cursor, rank, world_size)
-        split, rows = self.split, torch.from_numpy(step.own)
-        swapped = torch.from_numpy(step.draws.random(len(step.whole)) < _SWAPPED)[step.part]
-        first = torch.where(swapped, split.right[rows], split.left[rows])
-        second = torch.where(swapped, split.left[rows], split.right[rows])
+        step, split = self.order.step(cursor, rank, world_size), self.split
+        swapped = (step.draws.random(len(step.whole)) < _SWAPPED)[step.part]
+        left, right = step.own, step.own + len(split)
         statements = [
-            mirrored(split.statements[row]) if swap else split.statements[row]
-            for row, swap in zip(rows.tolist(), swapped.tolist(), strict=True)
+            mirrored(statement) if swap else statement
+            for statement, swap in zip(_statements(split, step.own), swapped, strict=True)
         ]
         # each call draws anew, so the images of a pair change independently
-        pixels = [self.preprocessing.augmented(split.images[images], step) for images in (first, second)]
-        return PairBatch(torch.cat(pixels), *self.tokenize(statements), split.labels[rows])
+        pixels = [
+            self.views.training(split.pictures, rows, step, own_places(step))
+            for rows in (np.where(swapped, right, left), np.where(swapped, left, right))
+        ]
+        return PairBatch(torch.cat(pixels), *self.tokenize(statements), split.labels[torch.from_numpy(step.own)])
 
     def evaluation(self, split: PairSplit, rows: range) -> PairBatch:
         """Return these rows of a split in their order, without changes."""
-        part = slice(rows.start, rows.stop)
-        images = split.images[torch.cat([split.left[part], split.right[part]])]
-        statements = list(split.statements[part])
-        return PairBatch(self.preprocessing.prepare(images), *self.tokenize(statements), split.labels[part])
+        own = np.arange(rows.start, rows.stop)
+        pixels = self.views.evaluation(split.pictures, [*own, *(own + len(split))])
+        return PairBatch(pixels, *self.tokenize(_statements(split, own)), split.labels[torch.from_numpy(own)])
+
+
+def _statements(split: PairSplit, rows: np.ndarray) -> list[str]:
+    return [split.statements[row].as_py() for row in rows.tolist()]

@@ -1,4 +1,4 @@
-"""Photographs as models see them in training and evaluation (the recipe of DeiT, Touvron et al., 2021)."""
+"""Parts of photographs, and their sizes, as models see them in training and evaluation."""
 
 import math
 
@@ -7,19 +7,24 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-_CROP_AREA = (0.08, 1.0)  # of the photograph
 _CROP_ASPECT = (3 / 4, 4 / 3)
 _ERASED_AREA = (0.02, 1 / 3)  # of the image
 _ERASED_ASPECT = (0.3, 1 / 0.3)
 _ATTEMPTS = 10
+_LONGEST = 4  # sides of the crop, in segmentation
 # the shorter side before the centre is cropped, over the side of the crop
 _MARGIN = (256, 224)
 
 
-def random_crop(image: Image.Image, size: int, draws: np.random.Generator) -> Image.Image:
-    """Return a random part of a photograph, of 0.08 to 1 of its area, resized to a square of ``size`` pixels."""
+def random_crop(image: Image.Image, size: int, area: tuple[float, float], draws: np.random.Generator) -> Image.Image:
+    """Return a random part of a photograph, resized to a square of ``size`` pixels.
+
+    The RandomResizedCrop of torchvision with bicubic resizing.
+
+    :param area: smallest and largest share of the photograph
+    """
     for _ in range(_ATTEMPTS):
-        width, height = _extent(image.width * image.height, _CROP_AREA, _CROP_ASPECT, draws)
+        width, height = _extent(image.width * image.height, area, _CROP_ASPECT, draws)
         if 0 < width <= image.width and 0 < height <= image.height:
             left, top = (int(draws.integers(room + 1)) for room in (image.width - width, image.height - height))
             break
@@ -33,7 +38,7 @@ def random_crop(image: Image.Image, size: int, draws: np.random.Generator) -> Im
 
 
 def centre_crop(image: Image.Image, size: int) -> Image.Image:
-    """Return the middle of a photograph whose shorter side was resized to 256/224 of ``size``."""
+    """Return the middle of a photograph whose shorter side was resized to 256/224 of ``size``, as for DeiT."""
     shorter = size * _MARGIN[0] // _MARGIN[1]
     width, height = (shorter * side // min(image.size) for side in image.size)
     resized = image.resize((width, height), Image.Resampling.BICUBIC)
@@ -41,9 +46,24 @@ def centre_crop(image: Image.Image, size: int) -> Image.Image:
     return resized.crop((left, top, left + size, top + size))
 
 
+def squared(image: Image.Image, size: int) -> Image.Image:
+    """Return a whole photograph resized to a square of ``size`` pixels, whatever its aspect."""
+    return image.resize((size, size), Image.Resampling.BICUBIC)
+
+
+def fitted(height: int, width: int, side: int) -> tuple[int, int]:
+    """Return the height and width at which the shorter side is ``side``, or the longer one four times that if less.
+
+    As mmsegmentation resizes for an image scale of, for instance, (2048, 512).
+    """
+    factor = min(_LONGEST * side / max(height, width), side / min(height, width))
+    return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
+
+
 def as_pixels(image: Image.Image) -> Tensor:
     """Return an RGB image in [0, 1], float32 (3, H, W)."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+    # put in order while it is small: what follows is twice as fast
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float() / 255
 
 
 def erased(pixels: Tensor, probability: float, draws: np.random.Generator) -> Tensor:

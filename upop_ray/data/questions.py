@@ -1,19 +1,21 @@
 """Images with questions, each with weighted answers; a batch is drawn over questions."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
-import torch
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from torch import Tensor
 
-from upop_ray.data.batches import ShuffledBatches
-from upop_ray.data.images import decode_all
+from upop_ray.data.batches import Batches, own_places
 from upop_ray.data.order import Cursor
+from upop_ray.data.pictures import Pictures
 from upop_ray.data.shards import ShardedDataset
+from upop_ray.data.splits import Nested, read_rows
 from upop_ray.errors import DataError
 
-_COLUMNS = ("image", "questions")
+_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -38,38 +40,47 @@ class Question:
 
 @dataclass(frozen=True)
 class QuestionSplit:
-    """A split held in memory.
+    """A split; each question is an example.
 
-    :param images: uint8 (N, 3, H, W)
-    :param questions: those of all images, in the order of the images
+    :param asked: the questions of each row with their answers, as they are stored
     """
 
-    images: Tensor
-    questions: tuple[Question, ...]
+    pictures: Pictures
+    asked: Nested
+
+    @property
+    def examples_per_row(self) -> np.ndarray:
+        """How many questions each row has, int64 (rows,)."""
+        return self.asked.counts
 
     def __len__(self) -> int:
-        return len(self.questions)
+        return len(self.asked)
 
-    def images_of(self, rows: Tensor) -> Tensor:
-        """The images, uint8 (b, 3, H, W), of questions, int64 (b,)."""
-        return self.images[torch.tensor([self.questions[row].image for row in rows.tolist()])]
+    def questions(self, examples: np.ndarray) -> tuple[Question, ...]:
+        """These questions."""
+        pairs = zip(self.asked.rows_of(examples), self.asked.take(examples), strict=True)
+        return tuple(
+            Question(int(image), entry["question"], tuple(entry["answers"]), tuple(entry["weights"]))
+            for image, entry in pairs
+        )
+
+    def __iter__(self) -> Iterator[Question]:
+        """All questions, made a few at a time."""
+        for first in range(0, len(self), _AT_ONCE):
+            yield from self.questions(np.arange(first, min(first + _AT_ONCE, len(self))))
 
 
 def load_questions(dataset: ShardedDataset, split: str) -> QuestionSplit:
-    """Read and decode a split: columns `image`, and `questions`, a list of {question, answers, weights}.
+    """Read a split: columns `image`, and `questions`, a list of {question, answers, weights}.
 
-    :raises DataError: see :meth:`ShardedDataset.split`; no question at all, one that lacks answers, or a weight outside
-        (0, 1]; an image that cannot be decoded, or of another size
+    :raises DataError: see :func:`read_rows`; no question at all, one that lacks answers, or a weight outside (0, 1]
     """
-    table, place = dataset.split(split, columns=_COLUMNS), f"{dataset.root}, split {split}"
-    questions = tuple(
-        _question(image, entry, f"{place}, row {image}")
-        for image, entries in enumerate(table["questions"].to_pylist())
-        for entry in entries
-    )
-    if not questions:
-        raise DataError(f"{place}: has no questions")
-    return QuestionSplit(decode_all(table["image"].to_pylist(), place), questions)
+    table, (pictures,) = read_rows(dataset, split, ("questions",))
+    asked = Nested.of(_asked(table["questions"], pictures.place))
+    if len(asked) == 0:
+        raise DataError(f"{pictures.place}: has no questions")
+    _require_answers(asked, pictures.place)
+    return QuestionSplit(pictures, asked)
 
 
 def answer_list(dataset: ShardedDataset) -> tuple[str, ...]:
@@ -83,13 +94,39 @@ def answer_list(dataset: ShardedDataset) -> tuple[str, ...]:
     return answers
 
 
-def _question(image: int, entry: Mapping[str, Any], place: str) -> Question:
-    text, answers, weights = entry["question"], entry["answers"], entry["weights"]
+def _asked(column: pa.ChunkedArray, place: str) -> pa.ChunkedArray:
+    kind = column.type.value_type if pa.types.is_list(column.type) else column.type
+    if not pa.types.is_struct(kind) or not {"question", "answers", "weights"} <= {field.name for field in kind}:
+        raise DataError(
+            f"{place}: column questions holds {column.type}, and should hold lists of question, answers and weights"
+        )
+    return column
+
+
+def _require_answers(asked: Nested, place: str) -> None:
+    fields = {name: asked.values.field(name) for name in ("answers", "weights")}
+    answers, weights = (_counts(lists) for lists in fields.values())
+    light = pc.or_(pc.less_equal(fields["weights"].flatten(), 0), pc.greater(fields["weights"].flatten(), 1))
+    # the question of each weight that is none
+    owners = np.repeat(np.arange(len(weights)), weights)[pc.fill_null(light, True).to_numpy(zero_copy_only=False)]
+    uneven = np.flatnonzero((answers == 0) | (answers != weights))
+    if len(uneven) or len(owners):
+        _refuse(asked, int(min([*uneven[:1], *owners[:1]])), place)
+
+
+def _refuse(asked: Nested, example: int, place: str) -> None:
+    row, (entry,) = asked.rows_of(np.array([example]))[0], asked.take(np.array([example]))
+    text, answers, weights = entry["question"], entry["answers"] or [], entry["weights"] or []
     if not answers or len(answers) != len(weights):
-        raise DataError(f"{place}: {text!r} has {len(answers)} answers and {len(weights)} weights; give each a weight")
-    if not all(0 < weight <= 1 for weight in weights):
-        raise DataError(f"{place}: {text!r} has weights {weights}; a weight is a share of annotators, in (0, 1]")
-    return Question(image, text, tuple(answers), tuple(weights))
+        problem = f"has {len(answers)} answers and {len(weights)} weights; give each a weight"
+    else:
+        problem = f"has weights {weights}; a weight is a share of annotators, in (0, 1]"
+    raise DataError(f"{place}, row {row}: {text!r} {problem}")
+
+
+def _counts(lists: pa.Array) -> np.ndarray:
+    counts: np.ndarray = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
+    return counts
 
 
 @dataclass(frozen=True)
@@ -101,12 +138,12 @@ class QuestionBatch:
 
 
 @dataclass(frozen=True)
-class QuestionBatches(ShuffledBatches[QuestionSplit]):
+class QuestionBatches(Batches[QuestionSplit]):
     """Questions with their images, augmented."""
 
     def batch(self, cursor: Cursor, rank: int = 0, world_size: int = 1) -> QuestionBatch:
-        """Return the part of a rank of a global batch; see :meth:`Order.step`."""
+        """Return the part of a rank of a global batch; see :meth:`BatchOrder.step`."""
         step = self.order.step(cursor, rank, world_size)
-        images = self.split.images_of(torch.from_numpy(step.own))
-        questions = tuple(self.split.questions[row] for row in step.own)
-        return QuestionBatch(self.preprocessing.augmented(images, step), questions)
+        rows = self.split.asked.rows_of(step.own)
+        pixels = self.views.training(self.split.pictures, rows, step, own_places(step))
+        return QuestionBatch(pixels, self.split.questions(step.own))

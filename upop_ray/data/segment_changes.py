@@ -1,4 +1,8 @@
-"""Augmentation of images together with the class of each of their pixels."""
+"""What a model sees of images together with the class of each of their pixels."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -8,11 +12,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from upop_ray.data import augment
+from upop_ray.data.batches import own_places
 from upop_ray.data.images import Preprocessing
 from upop_ray.data.order import Rows
+from upop_ray.data.photographs import fitted
+from upop_ray.data.segments import IGNORED, SegmentedSplit
+from upop_ray.data.views import generators
 
-#: in a map: no class is known
-IGNORED = 255
 #: a crop in which one class covers more than this is drawn again, so many times (mmsegmentation, as published)
 _LARGEST_SHARE = 0.75
 _TRIES = 10
@@ -23,61 +29,88 @@ _FACTORS = (0.5, 1.5)  # of contrast and saturation
 _HUE = 0.1  # of the colour circle
 
 
-def changed_drawings(images: Tensor, maps: Tensor, step: Rows, preprocessing: Preprocessing) -> tuple[Tensor, Tensor]:
-    """Shift, scale and rotate drawings on white; what comes in from outside is white, and background (class 0).
+@dataclass(frozen=True)
+class SegmentViews(ABC):
+    """How images and their maps become model inputs and labels; the side S of crops is that of the preprocessing."""
 
-    :param images: uint8 (b, 3, H, W), those of the rank's rows
-    :param maps: uint8 (b, H, W)
-    :returns: model inputs float32 (b, 3, S, S), and int64 (b, S, S)
+    preprocessing: Preprocessing
+
+    @abstractmethod
+    def training(self, split: SegmentedSplit, step: Rows) -> tuple[Tensor, Tensor]:
+        """Return the changed rows of a rank: float32 (b, 3, S, S), and int64 (b, S, S).
+
+        What happens to a row depends on its place in the global batch alone.
+
+        :raises DataError: see :class:`SegmentedSplit`
+        """
+
+    @abstractmethod
+    def evaluation(self, split: SegmentedSplit, rows: range) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield rows without changes, as many at once as are of one size: float32 (b, 3, H, W), uint8 (b, H, W).
+
+        :raises DataError: see :class:`SegmentedSplit`
+        """
+
+
+class SegmentedDrawings(SegmentViews):
+    """Drawings on white, all of one size: moved, scaled and rotated; from outside comes white background (class 0)."""
+
+    def training(self, split: SegmentedSplit, step: Rows) -> tuple[Tensor, Tensor]:
+        images, maps = split.pixels(step.own)
+        changes = augment.draw(len(step.whole), step.draws)[step.part]
+        side = self.preprocessing.image_size
+        pixels = augment.apply(images, changes, side)
+        grid = functional.affine_grid(changes.theta, [len(maps), 1, side, side], align_corners=False)
+        sampled = functional.grid_sample(maps[:, None].float(), grid, mode="nearest", align_corners=False)
+        return self.preprocessing.normalise(pixels), sampled[:, 0].long()
+
+    def evaluation(self, split: SegmentedSplit, rows: range) -> Iterator[tuple[Tensor, Tensor]]:
+        images, maps = split.pixels(rows)
+        yield self.preprocessing.normalise(images.float() / 255), maps
+
+
+@dataclass(frozen=True)
+class SegmenterPhotographs(SegmentViews):
+    """The recipe of Segmenter (Strudel et al., 2021; rstrudel/segmenter, segm/data/config/ade20k.py).
+
+    The shorter side is brought to that of the crop, times a random factor; then a crop, a flip, and other colours. What
+    a crop lacks is padded at the right and the bottom, and of no class.
+
+    :param resize: range of the random factor
     """
-    changes = augment.draw(len(step.whole), step.draws)[step.part]
-    side = preprocessing.image_size
-    pixels = augment.apply(images, changes, side)
-    grid = functional.affine_grid(changes.theta, [len(maps), 1, side, side], align_corners=False)
-    sampled = functional.grid_sample(maps[:, None].float(), grid, mode="nearest", align_corners=False)
-    return preprocessing.normalise(pixels), sampled[:, 0].long()
+
+    resize: tuple[float, float]
+
+    def training(self, split: SegmentedSplit, step: Rows) -> tuple[Tensor, Tensor]:
+        draws = generators(step, own_places(step))
+        changed = [self._changed(*pair, own) for pair, own in zip(split.pairs(step.own.tolist()), draws, strict=True)]
+        pixels, labels = zip(*changed, strict=True)
+        return torch.stack(pixels), torch.stack(labels)
+
+    def evaluation(self, split: SegmentedSplit, rows: range) -> Iterator[tuple[Tensor, Tensor]]:
+        for image, classes in split.pairs(rows):
+            yield self.preprocessing.normalise(_colours(image)[None].float() / 255), classes[None]
+
+    def _changed(self, photograph: Image.Image, classes: Tensor, draws: np.random.Generator) -> tuple[Tensor, Tensor]:
+        side = self.preprocessing.image_size
+        size = fitted(classes.shape[0], classes.shape[1], int(side * draws.uniform(*self.resize)))
+        image, classes = _scaled(_colours(photograph), classes, size)
+        top, left = _place(classes, side, draws)
+        image, classes = (part[..., top : top + side, left : left + side] for part in (image, classes))
+        if draws.random() < _CHANCE:
+            image, classes = image.flip(-1), classes.flip(-1)
+        pixels = self.preprocessing.normalise(_distorted(image, draws).float() / 255)
+        missing = (0, side - classes.shape[1], 0, side - classes.shape[0])
+        # zeros after normalisation, as published
+        return functional.pad(pixels, missing), functional.pad(classes.long(), missing, value=IGNORED)
 
 
-def changed_photographs(
-    images: Tensor, maps: Tensor, step: Rows, preprocessing: Preprocessing, resize: tuple[float, float]
-) -> tuple[Tensor, Tensor]:
-    """Scale, crop, mirror and distort the colours of photographs; what a crop lacks is padded and of no class.
-
-    Arguments and results as those of :func:`changed_drawings`.
-
-    :param resize: range of the random scale
-    """
-    # how much is drawn depends on the image, so each has its own generator
-    seeds = step.draws.integers(2**63, size=len(step.whole))[step.part]
-    changed = [
-        _photograph(image, classes, np.random.default_rng(seed), preprocessing, resize)
-        for image, classes, seed in zip(images, maps, seeds, strict=True)
-    ]
-    pixels, labels = zip(*changed, strict=True)
-    return torch.stack(pixels), torch.stack(labels)
+def _colours(image: Image.Image) -> Tensor:
+    """A photograph as uint8 (3, H, W)."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
-def _photograph(
-    image: Tensor,
-    classes: Tensor,
-    draws: np.random.Generator,
-    preprocessing: Preprocessing,
-    resize: tuple[float, float],
-) -> tuple[Tensor, Tensor]:
-    side = preprocessing.image_size
-    image, classes = _scaled(image, classes, draws.uniform(*resize))
-    top, left = _place(classes, side, draws)
-    image, classes = (part[..., top : top + side, left : left + side] for part in (image, classes))
-    if draws.random() < _CHANCE:
-        image, classes = image.flip(-1), classes.flip(-1)
-    pixels = preprocessing.normalise(_distorted(image, draws).float()[None] / 255)[0]
-    missing = (0, side - classes.shape[1], 0, side - classes.shape[0])
-    # zeros after normalisation, as published
-    return functional.pad(pixels, missing), functional.pad(classes.long(), missing, value=IGNORED)
-
-
-def _scaled(image: Tensor, classes: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    size = [max(1, round(length * scale)) for length in classes.shape]
+def _scaled(image: Tensor, classes: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     pixels = functional.interpolate(image[None].float(), size, mode="bilinear", align_corners=False)
     nearest = functional.interpolate(classes[None, None].float(), size, mode="nearest-exact")
     return pixels[0].round().byte(), nearest[0, 0].byte()

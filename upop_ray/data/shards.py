@@ -7,7 +7,7 @@ content hash is what a point's identity takes from its data.
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,20 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from upop_ray.data.columns import AS_STORED, Columns
+from upop_ray.data.reading import Reading
 from upop_ray.errors import DataError
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 SHARD_FOLDER = "shards"
+#: larger shards are not read as a whole for the sake of a few columns
+WHOLE_BYTES = 64 * 2**20
 BUILTIN_FOLDERS = {"builtin:emoji": Path(__file__).parent / "emoji"}
+
+
+class MissingError(DataError):
+    """A file is not there."""
 
 
 def file_hash(content: bytes) -> str:
@@ -44,11 +52,15 @@ class ShardedDataset:
 
     :param root: a folder or fsspec URI without a trailing slash
     :param manifest: the content of manifest.json
+    :param columns: what its columns are called in the files
+    :param reading: how large splits are read and shuffled; None for a built-in data set, which has none
     """
 
     root: str
     manifest: Mapping[str, Any]
     storage_options: Mapping[str, Any] = field(default_factory=dict)
+    reading: Reading | None = None
+    columns: Columns = AS_STORED
 
     @cached_property
     def content_hash(self) -> str:
@@ -72,30 +84,51 @@ class ShardedDataset:
         return pa.concat_tables([self._read(entry, columns) for entry in entries])
 
     def _read(self, entry: Mapping[str, Any], columns: Sequence[str] | None) -> pa.Table:
+        """A small shard is checked by its sha256, of a large one only the pages that are read are checked."""
+        if entry.get("bytes", 0) > WHOLE_BYTES:
+            return self._read_columns(entry, columns)
         path = f"{self.root}/{entry['path']}"
         content = _read_bytes(path, self.storage_options)
         if file_hash(content) != entry["sha256"]:
             raise DataError(f"{path}: corrupt, its sha256 is not the one in {MANIFEST_NAME}; fetch or build it again")
         try:
             file = pq.ParquetFile(pa.BufferReader(content))
-            missing = sorted(set(columns or ()) - set(file.schema_arrow.names))
-            if missing:
-                raise DataError(f"{path}: no column {', '.join(missing)}; it has {', '.join(file.schema_arrow.names)}")
-            return file.read(columns=list(columns) if columns else None)
+            names = file.schema_arrow.names
+            return file.read(columns=self.columns.stored(columns or names, names, path))
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{path}: not a readable Parquet file: {error}") from error
 
+    def _read_columns(self, entry: Mapping[str, Any], columns: Sequence[str] | None) -> pa.Table:
+        # ranges are read by a module that knows data sets, and so this one
+        from upop_ray.data.row_groups import Shards
 
-def open_dataset(path: str, storage_options: Mapping[str, Any] | None = None) -> ShardedDataset:
+        shards = Shards(self)
+        return shards.read(entry["path"], columns or shards.names(entry["path"]))
+
+
+def open_dataset(
+    path: str,
+    storage_options: Mapping[str, Any] | None = None,
+    reading: Reading | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> ShardedDataset:
     """Open a data set by reading its manifest, or a built-in one that is made here (:mod:`upop_ray.data.builtin`).
+
+    Where there is no manifest, files in the layout of :mod:`upop_ray.data.hub_layout` will do.
 
     :param path: a built-in name such as `builtin:emoji`, a folder, or an fsspec URI such as `s3://bucket/data`
     :param storage_options: passed to fsspec, for instance an S3 endpoint
+    :param reading: of a data set that is not built in; the defaults without it
+    :param columns: what tasks ask for -> what it is called in the files, of a data set without a manifest
     :raises DataError: unknown built-in name; missing, unreadable or incomplete manifest; the message names the file
     """
-    if path.startswith("builtin:"):
-        return _open_builtin(path)
-    return _open_folder(path.rstrip("/"), dict(storage_options or {}))
+    dataset = _open_builtin(path) if path.startswith("builtin:") else None
+    if dataset is None:
+        found = _open_folder(path.rstrip("/"), dict(storage_options or {}), columns or {})
+        dataset = replace(found, reading=reading or Reading())
+    if columns and dataset.columns is AS_STORED:
+        raise DataError(f"data.columns: the columns of {path} have the names that tasks use; remove the setting")
+    return dataset
 
 
 def _open_builtin(path: str) -> ShardedDataset:
@@ -106,13 +139,21 @@ def _open_builtin(path: str) -> ShardedDataset:
         return MADE[path]()
     if path not in BUILTIN_FOLDERS:
         raise DataError(f"{path}: no such built-in data; there is {', '.join([*BUILTIN_FOLDERS, *MADE])}")
-    return _open_folder(str(BUILTIN_FOLDERS[path]), {})
+    return _open_folder(str(BUILTIN_FOLDERS[path]), {}, {})
 
 
-def _open_folder(root: str, options: Mapping[str, Any]) -> ShardedDataset:
+def _open_folder(root: str, options: Mapping[str, Any], columns: Mapping[str, str]) -> ShardedDataset:
+    # what it opens is made from data sets
+    from upop_ray.data.hub_layout import open_hub_layout
+
     name = f"{root}/{MANIFEST_NAME}"
     try:
         manifest = json.loads(_read_bytes(name, options))
+    except MissingError as error:
+        found = open_hub_layout(root, options, columns)
+        if found is None:
+            raise DataError(f"{name}: missing, and there is no data/SPLIT-*.parquet either") from error
+        return found
     except ValueError as error:
         raise DataError(f"{name}: not JSON: {error}") from error
     _check_manifest(name, manifest)
@@ -133,6 +174,6 @@ def _read_bytes(path: str, storage_options: Mapping[str, Any]) -> bytes:
         with fsspec.open(path, "rb", **storage_options) as file:
             return bytes(file.read())
     except FileNotFoundError as error:
-        raise DataError(f"{path}: missing") from error
+        raise MissingError(f"{path}: missing") from error
     except (OSError, ImportError, ValueError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error

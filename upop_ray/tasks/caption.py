@@ -8,15 +8,18 @@ from torch import Tensor, nn
 
 from upop_ray.config import Caption as Settings
 from upop_ray.config import Experiment
+from upop_ray.data.batches import training_order
 from upop_ray.data.captions import CaptionBatch, CaptionBatches, load_captions
 from upop_ray.data.images import preprocessing_of
 from upop_ray.data.once import read_once
 from upop_ray.data.order import Cursor
+from upop_ray.data.pictures import Pictures
 from upop_ray.data.shards import ShardedDataset
+from upop_ray.data.views import BLIP_VIEWS
 from upop_ray.errors import ConfigError
 from upop_ray.tasks.caption_metrics import CaptionScores
 from upop_ray.tasks.collective import average
-from upop_ray.tasks.evaluation import SPLITS, device_of, over_ranks
+from upop_ray.tasks.evaluation import SPLITS, device_of, over_ranks, row_batches
 from upop_ray.tasks.language import Tokens, cleaned, decoded, next_tokens, padded, predictions, text_losses, tokenised
 from upop_ray.tasks.spec import Loss, StatelessTask
 
@@ -47,9 +50,11 @@ class Caption(StatelessTask):
         # without [SEP]
         self.given = self.prompt.shape[1] - 1
         self._require_room(config.text_config.max_position_embeddings)
-        self.preprocessing = preprocessing_of(processor, config.vision_config.image_size)
+        preprocessing = preprocessing_of(processor, config.vision_config.image_size)
+        self.views = BLIP_VIEWS[self.settings.augmentation](preprocessing)
         training = read_once(load_captions, dataset, "train")
-        self.batches = CaptionBatches(training, self.preprocessing, experiment.batch_size, experiment.seed)
+        order = training_order(dataset, training, experiment.batch_size, experiment.seed)
+        self.batches = CaptionBatches(training, order, self.views)
 
     def steps_per_epoch(self) -> int:
         return len(self.batches)
@@ -70,13 +75,14 @@ class Caption(StatelessTask):
     @torch.no_grad()
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
         data = read_once(load_captions, self.dataset, SPLITS[split])
-        return self.scores(self.captions(model, data.images), data.captions, device_of(model))
+        return self.scores(self.captions(model, data.pictures), list(data.captions), device_of(model))
 
     @torch.no_grad()
-    def captions(self, model: nn.Module, images: Tensor) -> list[str]:
-        """What the model says of images, uint8 (n, 3, H, W), without the prompt; ranks share the work."""
+    def captions(self, model: nn.Module, pictures: Pictures) -> list[str]:
+        """What the model says of images, without the prompt; ranks share the work."""
         model.eval()
-        tokens = over_ranks(torch.split(images, _IMAGES), lambda part: self._generated(model, part))
+        rows = row_batches(len(pictures), _IMAGES)
+        tokens = over_ranks(rows, lambda part: self._generated(model, self.views.evaluation(pictures, part)))
         return decoded(self.tokenizer, tokens, self.starts)
 
     def _predicted(
@@ -92,13 +98,13 @@ class Caption(StatelessTask):
     def _tokenised(self, texts: Sequence[str]) -> Tokens:
         return tokenised(self.tokenizer, texts, self.settings.text_length, self.starts[0])
 
-    def _generated(self, model: Any, images: Tensor) -> Tensor:
+    def _generated(self, model: Any, pixel_values: Tensor) -> Tensor:
         """Tokens after the prompt, (b, max_length - prompt)."""
         settings, device = self.settings, device_of(model)
         # a copy for each call: transformers writes into it
-        prompt = self.prompt.to(device).repeat(len(images), 1)
+        prompt = self.prompt.to(device).repeat(len(pixel_values), 1)
         ids = model.generate(
-            pixel_values=self.preprocessing.prepare(images).to(device),
+            pixel_values=pixel_values.to(device),
             input_ids=prompt,
             attention_mask=torch.ones_like(prompt),
             num_beams=settings.beams,

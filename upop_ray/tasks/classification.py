@@ -9,20 +9,21 @@ from torch.nn import functional
 
 from upop_ray.config import Classification as Settings
 from upop_ray.config import Experiment
+from upop_ray.data.batches import training_order
 from upop_ray.data.class_batches import ClassBatch, ClassBatches
-from upop_ray.data.classes import class_names, load_classes
+from upop_ray.data.classes import ClassSplit, class_names, load_classes
 from upop_ray.data.images import preprocessing_of
 from upop_ray.data.mixing import Mixing
 from upop_ray.data.once import read_once
-from upop_ray.data.order import Cursor, Order
+from upop_ray.data.order import Cursor
 from upop_ray.data.rand_augment import parse_rand_augment
 from upop_ray.data.shards import ShardedDataset
-from upop_ray.data.views import Drawings, Photographs, Views
+from upop_ray.data.views import DeitPhotographs, Drawings
 from upop_ray.errors import ConfigError
-from upop_ray.tasks.evaluation import BATCH, SPLITS, device_of, over_ranks
+from upop_ray.tasks.evaluation import SPLITS, device_of, over_ranks, row_batches
 from upop_ray.tasks.spec import Loss, StatelessTask
 
-_VIEWS: Mapping[str, type[Views]] = {"photographs": Photographs, "drawings": Drawings}
+_VIEWS: Mapping[str, type[DeitPhotographs | Drawings]] = {"photographs": DeitPhotographs, "drawings": Drawings}
 _TOP = (1, 5)
 
 
@@ -48,7 +49,7 @@ class Classification(StatelessTask):
         split = read_once(load_classes, dataset, "train")
         self.batches = ClassBatches(
             split,
-            Order(len(split), experiment.batch_size, experiment.seed, task.repeats),
+            training_order(dataset, split, experiment.batch_size, experiment.seed, task.repeats),
             self.views,
             Mixing(task.mixup, task.cutmix),
             self.labels,
@@ -72,15 +73,13 @@ class Classification(StatelessTask):
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
         examples = read_once(load_classes, self.dataset, SPLITS[split])
         model.eval()
-
-        def compute(rows: range) -> Tensor:
-            logits = classified(model, self.views.evaluation(examples, rows), device_of(model))
-            labels = self.labels[examples.classes[rows.start : rows.stop]]
-            return hits(logits, labels.to(logits.device))
-
-        rows = [range(first, min(first + BATCH, len(examples))) for first in range(0, len(examples), BATCH)]
-        found = over_ranks(rows, compute)
+        found = over_ranks(row_batches(len(examples)), lambda rows: self._hits(model, examples, rows))
         return {f"acc{k}": 100 * share for k, share in zip(_TOP, found.double().mean(0).tolist(), strict=True)}
+
+    def _hits(self, model: nn.Module, examples: ClassSplit, rows: range) -> Tensor:
+        logits = classified(model, self.views.evaluation(examples.pictures, rows), device_of(model))
+        labels = self.labels[examples.classes[rows.start : rows.stop]]
+        return hits(logits, labels.to(logits.device))
 
 
 def labels_of(names: Sequence[str], id2label: Mapping[int, str]) -> Tensor:

@@ -50,14 +50,6 @@ def in_batch_targets(identity: Tensor) -> Tensor:
     return positives(identity, gather(identity)).repeat(2, 1)
 
 
-def in_batch_loss(features: Features, scale: Tensor) -> Tensor:
-    """Symmetric contrastive loss of the global batch.
-
-    Each rank averages over its own rows; the mean over ranks is the loss of the global batch.
-    """
-    return soft_cross_entropy(in_batch_logits(features, scale), in_batch_targets(features.identity))
-
-
 def positives(identity: Tensor, candidates: Tensor) -> Tensor:
     """Targets (b, n): equal weight for each candidate of the same identity, rows summing to 1."""
     equal = (identity[:, None] == candidates[None, :]).float()

@@ -15,6 +15,11 @@ BATCH = 128
 Batch = TypeVar("Batch")
 
 
+def row_batches(count: int, size: int = BATCH) -> list[range]:
+    """Rows 0 to ``count`` in batches; the last may be smaller."""
+    return [range(first, min(first + size, count)) for first in range(0, count, size)]
+
+
 def device_of(model: nn.Module) -> torch.device:
     """The device of a model's parameters."""
     return next(model.parameters()).device

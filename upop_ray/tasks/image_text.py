@@ -9,18 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from upop_ray.config import Experiment, RerankedRetrieval, Retrieval
+from upop_ray.data.batches import training_order
 from upop_ray.data.image_text import (
     EvaluationPairs,
+    FixedLength,
     ImageTextBatch,
     ImageTextBatches,
     evaluation_pairs,
-    fixed_length,
     load_image_text,
 )
 from upop_ray.data.images import preprocessing_of
 from upop_ray.data.once import read_once
 from upop_ray.data.order import Cursor
 from upop_ray.data.shards import ShardedDataset
+from upop_ray.data.views import BLIP_VIEWS
 from upop_ray.tasks.contrastive import (
     Features,
     MomentumContrast,
@@ -61,16 +63,19 @@ class ImageTextRetrieval(ABC):
         self.momentum = task.momentum if task.loss == "momentum" else None
         self.dataset = dataset
         config: Any = model.config
-        self.preprocessing = preprocessing_of(processor, config.vision_config.image_size)
-        self.tokenize = fixed_length(processor.tokenizer, self.text_length(experiment, model))
+        views = BLIP_VIEWS[task.augmentation](preprocessing_of(processor, config.vision_config.image_size))
+        tokenize = FixedLength(processor.tokenizer, self.text_length(experiment, model))
         training = read_once(load_image_text, dataset, "train")
-        self.batches = ImageTextBatches(
-            training, self.preprocessing, experiment.batch_size, experiment.seed, self.tokenize
-        )
+        order = training_order(dataset, training, experiment.batch_size, experiment.seed)
+        self.batches = ImageTextBatches(training, order, views, tokenize)
         # soft labels reach their weight over the first epoch, however long that is
         self.ramp_steps = min(experiment.epoch_steps or len(self.batches), len(self.batches))
         self._pairs: dict[str, EvaluationPairs] = {}
         self._contrast: MomentumContrast | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What batches are made of: the twin stays with the process that trains, as do the pairs of evaluation."""
+        return self.__dict__ | {"_contrast": None, "_pairs": {}}
 
     @abstractmethod
     def text_length(self, experiment: Experiment, model: nn.Module) -> int:
@@ -88,7 +93,7 @@ class ImageTextRetrieval(ABC):
             attention_mask=batch.attention_mask.to(device),
         )
         image, text = in_full(output["image_embeds"]), in_full(output["text_embeds"])
-        features = Features(image, text, batch.concept_ids.to(device))
+        features = Features(image, text, batch.identity.to(device))
         return Encoded(features, self.scale(output), output.get("image_states"))
 
     def steps_per_epoch(self) -> int:
@@ -104,7 +109,7 @@ class ImageTextRetrieval(ABC):
             self._contrast.load_state(previous.state(), with_twin=False)
 
     def batch(self, cursor: Cursor, rank: int, world_size: int) -> ImageTextBatch:
-        return self.batches.batch(cursor.epoch, cursor.index, rank, world_size)
+        return self.batches.batch(cursor, rank, world_size)
 
     def prepare(self, gathered: Gathered) -> None:
         if self._contrast is not None:
@@ -136,7 +141,7 @@ class ImageTextRetrieval(ABC):
         """All images of ``validation`` or ``test`` with their captions, read once."""
         if split not in self._pairs:
             examples = read_once(load_image_text, self.dataset, SPLITS[split])
-            self._pairs[split] = evaluation_pairs(examples, self.tokenize, self.preprocessing)
+            self._pairs[split] = evaluation_pairs(examples, self.batches.tokenize, self.batches.views)
         return self._pairs[split]
 
     def state(self) -> dict[str, Tensor]:
@@ -148,7 +153,7 @@ class ImageTextRetrieval(ABC):
 
     def _width(self, model: nn.Module) -> int:
         """Width of the features, found by encoding one example."""
-        batch = self.batch(Cursor(), 0, self.batches.batch_size)
+        batch = self.batch(Cursor(), 0, self.batches.order.batch_size)
         with torch.no_grad():
             return self.encode(model, batch, device_of(model)).features.image.shape[1]
 

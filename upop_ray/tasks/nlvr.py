@@ -1,6 +1,6 @@
 """Reasoning about two images (NLVR2): whether a statement is true of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -8,13 +8,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from upop_ray.config import Experiment, Reasoning
-from upop_ray.data.image_text import Tokenize, fixed_length
+from upop_ray.data.batches import training_order
+from upop_ray.data.image_text import FixedLength
 from upop_ray.data.images import preprocessing_of
 from upop_ray.data.once import read_once
-from upop_ray.data.order import Cursor, Order
-from upop_ray.data.pairs import PairBatch, PairBatches, load_pairs
+from upop_ray.data.order import Cursor
+from upop_ray.data.pairs import PairBatch, PairBatches, PairSplit, load_pairs
 from upop_ray.data.shards import ShardedDataset
-from upop_ray.tasks.evaluation import BATCH, SPLITS, device_of, over_ranks
+from upop_ray.data.views import BLIP_VIEWS
+from upop_ray.tasks.evaluation import SPLITS, device_of, over_ranks, row_batches
 from upop_ray.tasks.language import require_room
 from upop_ray.tasks.spec import Loss, StatelessTask
 
@@ -36,13 +38,11 @@ class Nlvr(StatelessTask):
         self.dataset = dataset
         require_room("task.text_length", task.text_length, config.text_config.max_position_embeddings)
         # the last entry of the vocabulary is [ENC], with which texts begin that are read together with images
-        tokenize = beginning_with(
-            config.text_config.vocab_size - 1, fixed_length(processor.tokenizer, task.text_length)
-        )
-        preprocessing = preprocessing_of(processor, config.vision_config.image_size)
+        tokenize = FixedLength(processor.tokenizer, task.text_length, start=config.text_config.vocab_size - 1)
+        views = BLIP_VIEWS[task.augmentation](preprocessing_of(processor, config.vision_config.image_size))
         split = read_once(load_pairs, dataset, "train")
-        order = Order(len(split), experiment.batch_size, experiment.seed)
-        self.batches = PairBatches(split, order, tokenize, preprocessing)
+        order = training_order(dataset, split, experiment.batch_size, experiment.seed)
+        self.batches = PairBatches(split, order, views, tokenize)
 
     def steps_per_epoch(self) -> int:
         return len(self.batches)
@@ -61,24 +61,13 @@ class Nlvr(StatelessTask):
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
         examples = read_once(load_pairs, self.dataset, SPLITS[split])
         model.eval()
+        right = over_ranks(row_batches(len(examples)), lambda rows: self._right(model, examples, rows))
+        return scores(right.bool().tolist(), examples.statements.to_pylist())
 
-        def compute(rows: range) -> Tensor:
-            batch = self.batches.evaluation(examples, rows)
-            logits = judged(model, batch, device_of(model))
-            return (logits.argmax(1) == batch.labels.to(logits.device)).long()
-
-        rows = [range(first, min(first + BATCH, len(examples))) for first in range(0, len(examples), BATCH)]
-        return scores(over_ranks(rows, compute).bool().tolist(), examples.statements)
-
-
-def beginning_with(token: int, tokenize: Tokenize) -> Tokenize:
-    """The same tokens with another first one."""
-
-    def replaced(texts: list[str]) -> tuple[Tensor, Tensor]:
-        ids, mask = tokenize(texts)
-        return torch.cat([torch.full_like(ids[:, :1], token), ids[:, 1:]], 1), mask
-
-    return replaced
+    def _right(self, model: nn.Module, examples: PairSplit, rows: range) -> Tensor:
+        batch = self.batches.evaluation(examples, rows)
+        logits = judged(model, batch, device_of(model))
+        return (logits.argmax(1) == batch.labels.to(logits.device)).long()
 
 
 def judged(forward: Callable[..., Any], batch: PairBatch, device: torch.device) -> Tensor:
@@ -92,7 +81,7 @@ def judged(forward: Callable[..., Any], batch: PairBatch, device: torch.device) 
     return logits.float()
 
 
-def scores(right: list[bool], statements: tuple[str, ...]) -> dict[str, float]:
+def scores(right: Sequence[bool], statements: Sequence[str]) -> dict[str, float]:
     """Accuracy over rows, and consistency: the share of distinct statements with no wrong row (Suhr et al., 2019).
 
     Both in percent.

@@ -3,19 +3,18 @@
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from upop_ray.config import Experiment, RerankedRetrieval
 from upop_ray.data.image_text import EvaluationPairs, ImageTextBatch
-from upop_ray.data.order import Cursor
+from upop_ray.data.order import Cursor, Use, generator
 from upop_ray.data.shards import ShardedDataset
 from upop_ray.errors import ConfigError
 from upop_ray.tasks.collective import gather, gather_with_gradient, rank
 from upop_ray.tasks.contrastive import Features
-from upop_ray.tasks.evaluation import BATCH, device_of, over_ranks
+from upop_ray.tasks.evaluation import BATCH, device_of, over_ranks, row_batches
 from upop_ray.tasks.image_text import Encoded, ImageTextRetrieval, in_full
 from upop_ray.tasks.language import require_room
 from upop_ray.tasks.recall import recalls
@@ -69,7 +68,7 @@ class RetrievalItm(ImageTextRetrieval):
         ids, mask = batch.input_ids.to(device), batch.attention_mask.to(device)
         all_ids, all_masks, all_states = gather(ids), gather(mask), gather_with_gradient(online.image_states)
         # drawn for the global batch, so that the world size changes nothing
-        draws = np.random.default_rng([self.seed, cursor.epoch, cursor.index]).random((2, len(all_ids)))
+        draws = generator(Use.NEGATIVES, self.seed, cursor.epoch, cursor.index).random((2, len(all_ids)))
         own = torch.from_numpy(draws[:, rank() * rows : (rank() + 1) * rows]).to(device)
         text_of_image, image_of_text = hard_negatives(online.features, online.scale, own)
         scores = forward(
@@ -120,7 +119,7 @@ def evaluate_reranked(model: Any, pairs: EvaluationPairs, candidates: int, match
     """Recalls in percent: the nearest by contrast, ranked again by matching logit plus similarity (as published)."""
     device = device_of(model)
     model.eval()
-    images = over_ranks(list(pairs.image_batches(BATCH)), lambda pixels: _packed(model, pixels.to(device)))
+    images = over_ranks(row_batches(len(pairs)), lambda rows: _packed(model, pairs.images(rows).to(device)))
     texts = over_ranks(
         list(pairs.text_batches(BATCH)),
         lambda text: model.encode_text(text[0].to(device), text[1].to(device)).float(),

@@ -9,16 +9,18 @@ from torch.nn import functional
 
 from upop_ray.config import Experiment
 from upop_ray.config import Segmentation as Settings
+from upop_ray.data.batches import training_order
 from upop_ray.data.classes import class_names
 from upop_ray.data.images import Preprocessing, preprocessing_of
 from upop_ray.data.once import read_once
-from upop_ray.data.order import Cursor, Order
-from upop_ray.data.segment_changes import IGNORED
-from upop_ray.data.segments import SegmentBatch, SegmentBatches, SegmentedSplit, load_segments
+from upop_ray.data.order import Cursor
+from upop_ray.data.segment_batches import SegmentBatch, SegmentBatches
+from upop_ray.data.segment_changes import SegmentedDrawings, SegmenterPhotographs, SegmentViews
+from upop_ray.data.segments import IGNORED, SegmentedSplit, load_segments
 from upop_ray.data.shards import ShardedDataset
-from upop_ray.errors import ConfigError
+from upop_ray.errors import ConfigError, DataError
 from upop_ray.tasks.collective import average
-from upop_ray.tasks.evaluation import BATCH, SPLITS, device_of, over_ranks
+from upop_ray.tasks.evaluation import BATCH, SPLITS, device_of, over_ranks, row_batches
 from upop_ray.tasks.sliding_window import SlidingWindow
 from upop_ray.tasks.spec import Loss, StatelessTask
 
@@ -49,10 +51,10 @@ class Segmentation(StatelessTask):
         _check(task, window)
         self.window = SlidingWindow(window, task.stride or window, task.scales, task.mirror)
         self.patch: int = config.patch_size
-        self.preprocessing = preprocessing_of(processor, window)
+        self.views = _views(task, preprocessing_of(processor, window))
         split = read_once(load_segments, dataset, "train")
-        order = Order(len(split), experiment.batch_size, experiment.seed)
-        self.batches = SegmentBatches(split, order, self.preprocessing, task.augmentation, task.resize)
+        order = training_order(dataset, split, experiment.batch_size, experiment.seed)
+        self.batches = SegmentBatches(split, order, self.views)
 
     def steps_per_epoch(self) -> int:
         return len(self.batches)
@@ -71,7 +73,10 @@ class Segmentation(StatelessTask):
 
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
         examples = read_once(load_segments, self.dataset, SPLITS[split])
-        return segmentation_metrics(confusion_of(model.eval(), examples, self.preprocessing, self.window), self.classes)
+        counts = confusion_of(model.eval(), examples, self.views, self.window)
+        if not counts.any():
+            raise DataError(f"{examples.pictures.place}: no pixel has a class")
+        return segmentation_metrics(counts, self.classes)
 
 
 def pixel_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -98,21 +103,23 @@ def patch_logits(logits: Tensor, patch: int) -> Tensor:
 
 
 @torch.no_grad()
-def confusion_of(
-    model: nn.Module, split: SegmentedSplit, preprocessing: Preprocessing, window: SlidingWindow
-) -> Tensor:
+def confusion_of(model: nn.Module, split: SegmentedSplit, views: SegmentViews, window: SlidingWindow) -> Tensor:
     """Confusion matrix of all pixels of a split, (classes, classes), see :func:`confusion`; ranks share the images."""
     device = device_of(model)
-    classes: int = model.config.num_labels  # type: ignore[union-attr, assignment]
 
-    def count(batch: tuple[Tensor, Tensor]) -> Tensor:
-        images, maps = batch
-        pixels = preprocessing.normalise(images.float() / 255).to(device)
-        predicted = window.probabilities(lambda x: model(pixel_values=x).logits.float(), pixels).argmax(1)
-        return confusion(maps.to(device), predicted, classes)[None]
+    def forward(pixels: Tensor) -> Tensor:
+        logits: Tensor = model(pixel_values=pixels).logits
+        return logits.float()
 
-    at_once = _LOGITS_AT_ONCE // (classes * split.maps[0].numel())
-    return over_ranks(list(split.batches(min(BATCH, max(1, at_once)))), count).sum(0)
+    def count(rows: range) -> Tensor:
+        total = torch.zeros(1, split.classes, split.classes, dtype=torch.long, device=device)
+        for pixels, maps in views.evaluation(split, rows):
+            predicted = window.probabilities(forward, pixels.to(device)).argmax(1)
+            total += confusion(maps.to(device), predicted, split.classes)
+        return total
+
+    at_once = _LOGITS_AT_ONCE // (split.classes * window.side**2)
+    return over_ranks(row_batches(len(split), min(BATCH, max(1, at_once))), count).sum(0)
 
 
 def confusion(truth: Tensor, predicted: Tensor, classes: int) -> Tensor:
@@ -144,6 +151,12 @@ def segmentation_metrics(counts: Tensor, classes: tuple[str, ...]) -> dict[str, 
         "mean_accuracy": accuracy[true > 0].mean().item(),
         **{f"iou/{name}": iou[place].item() for place, name in enumerate(classes) if union[place] > 0},
     }
+
+
+def _views(task: Settings, preprocessing: Preprocessing) -> SegmentViews:
+    if task.augmentation == "drawings":
+        return SegmentedDrawings(preprocessing)
+    return SegmenterPhotographs(preprocessing, task.resize)
 
 
 def _check(task: Settings, window: int) -> None:

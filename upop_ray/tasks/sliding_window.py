@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from upop_ray.data.photographs import fitted
 
 #: images (b, 3, S, S) -> logits (b, classes, S, S)
 Forward = Callable[[Tensor], Tensor]
@@ -17,7 +20,7 @@ class SlidingWindow:
 
     :param side: of the window, in pixels
     :param stride: step of the window in both directions, at most ``side``
-    :param scales: of the image, by each of which it is segmented
+    :param scales: of the size at which the shorter side of an image fills the window; it is segmented at each of them
     :param mirror: whether its mirror image is segmented as well, at each scale
     """
 
@@ -32,8 +35,10 @@ class SlidingWindow:
         :param images: (b, 3, H, W) of any size
         :returns: (b, classes, H, W)
         """
-        views = [self._at_scale(forward, images, scale, mirrored) for scale, mirrored in self._views()]
-        return torch.stack(views).mean(0)
+        views = list(self._views())
+        # added up one by one: probabilities of a large image are large
+        found = (self._at_scale(forward, images, scale, mirrored) for scale, mirrored in views)
+        return reduce(torch.add, found) / len(views)
 
     def logits(self, forward: Forward, images: Tensor) -> Tensor:
         """Logits of images that are nowhere smaller than the window, averaged where windows overlap.
@@ -58,7 +63,7 @@ class SlidingWindow:
 
     def _at_scale(self, forward: Forward, images: Tensor, scale: float, mirrored: bool) -> Tensor:
         height, width = images.shape[-2:]
-        scaled = _resized(images.flip(-1) if mirrored else images, round(height * scale), round(width * scale))
+        scaled = _resized(images.flip(-1) if mirrored else images, *fitted(height, width, int(self.side * scale)))
         shortest = min(scaled.shape[-2:])
         if shortest < self.side:
             # published: enlarged again until it fills the window, so that a small scale is a blurred image

@@ -40,7 +40,10 @@ class Task(Protocol):
         """Begin a phase with a plain model without gates (momentum encoders are copied from it)."""
 
     def batch(self, cursor: Cursor, rank: int, world_size: int) -> Any:
-        """This rank's part of the global batch at ``cursor``; a pure function of its arguments and the seed."""
+        """This rank's part of the global batch at ``cursor``; a pure function of its arguments and the seed.
+
+        It may be computed by other processes, on pickled copies of the task.
+        """
 
     def prepare(self, gathered: Gathered) -> None:
         """Called before each step, for what needs the online weights."""

@@ -4,17 +4,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from upop_ray.config import Experiment
 from upop_ray.config import Vqa as Settings
+from upop_ray.data.batches import training_order
 from upop_ray.data.images import preprocessing_of
 from upop_ray.data.once import read_once
 from upop_ray.data.order import Cursor
 from upop_ray.data.questions import QuestionBatches, QuestionSplit, answer_list, load_questions
 from upop_ray.data.shards import ShardedDataset
-from upop_ray.tasks.evaluation import SPLITS, device_of, over_ranks
+from upop_ray.data.views import BLIP_VIEWS
+from upop_ray.tasks.evaluation import SPLITS, device_of, over_ranks, row_batches
 from upop_ray.tasks.language import (
     Tokens,
     cleaned,
@@ -74,9 +77,11 @@ class Vqa(StatelessTask):
         self.tokenizer = processor.tokenizer
         # published vocabularies end in [DEC], [ENC]
         self.question_start, self.answer_start = text.vocab_size - 1, text.bos_token_id
-        self.preprocessing = preprocessing_of(processor, config.vision_config.image_size)
+        preprocessing = preprocessing_of(processor, config.vision_config.image_size)
+        self.views = BLIP_VIEWS[self.settings.augmentation](preprocessing)
         training = read_once(load_questions, dataset, "train")
-        self.batches = QuestionBatches(training, self.preprocessing, experiment.batch_size, experiment.seed)
+        order = training_order(dataset, training, experiment.batch_size, experiment.seed)
+        self.batches = QuestionBatches(training, order, self.views)
         self.choices = answer_list(dataset) if self.settings.inference == "rank" else ()
 
     def steps_per_epoch(self) -> int:
@@ -106,13 +111,13 @@ class Vqa(StatelessTask):
 
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
         data = read_once(load_questions, self.dataset, SPLITS[split])
-        return accuracies(self.answers(model, data), data.questions)
+        return accuracies(self.answers(model, data), data)
 
     @torch.no_grad()
     def answers(self, model: nn.Module, data: QuestionSplit) -> list[str]:
         """The model's answer to each question; ranks share the work."""
         model.eval()
-        parts = torch.split(torch.arange(len(data)), _QUESTIONS)
+        parts = row_batches(len(data), _QUESTIONS)
         if self.settings.inference == "rank":
             choices = self._answers(self.choices).to(device_of(model))
             chosen = over_ranks(parts, lambda rows: self._ranked(model, data, rows, choices))
@@ -134,7 +139,7 @@ class Vqa(StatelessTask):
         targets = next_tokens(answers)
         return predictions(output.logits, targets), targets
 
-    def _ranked(self, model: Any, data: QuestionSplit, rows: Tensor, choices: Tokens) -> Tensor:
+    def _ranked(self, model: Any, data: QuestionSplit, rows: range, choices: Tokens) -> Tensor:
         """Numbers of the chosen answers, int64 (b,): the first token chooses candidates, the whole answer one of them.
 
         What is lowest is the smoothed loss that the model was trained on, as published.
@@ -159,7 +164,7 @@ class Vqa(StatelessTask):
         rows = predictions(model.decode(states, mask, answers.ids, answers.mask), targets)
         return text_losses(rows, targets, self.settings.label_smoothing)
 
-    def _generated(self, model: Any, data: QuestionSplit, rows: Tensor) -> Tensor:
+    def _generated(self, model: Any, data: QuestionSplit, rows: range) -> Tensor:
         pixels, questions = self._inputs(model, data, rows)
         length = self.settings.answer_length
         ids = model.generate(
@@ -173,10 +178,12 @@ class Vqa(StatelessTask):
         )
         return padded(ids, length, self.tokenizer.pad_token_id)
 
-    def _inputs(self, model: nn.Module, data: QuestionSplit, rows: Tensor) -> tuple[Tensor, Tokens]:
-        device = device_of(model)
-        pixels = self.preprocessing.prepare(data.images_of(rows)).to(device)
-        return pixels, self._questions([data.questions[row].text for row in rows.tolist()]).to(device)
+    def _inputs(self, model: nn.Module, data: QuestionSplit, rows: range) -> tuple[Tensor, Tokens]:
+        device, questions = device_of(model), data.questions(np.array(rows))
+        # several questions are about one image, which is decoded once
+        images, places = np.unique([question.image for question in questions], return_inverse=True)
+        pixels = self.views.evaluation(data.pictures, images)[torch.from_numpy(places)]
+        return pixels.to(device), self._questions([question.text for question in questions]).to(device)
 
     def _questions(self, texts: Sequence[str]) -> Tokens:
         cleaned_texts = [cleaned(text) for text in texts]

@@ -1,7 +1,7 @@
 """Accuracy of answers as the VQA challenge counts it, from the share of annotators who gave each answer."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from statistics import fmean
 
 from upop_ray.data.questions import Question
@@ -43,16 +43,16 @@ def is_yes_no(question: Question) -> bool:
     return normalised(question.heaviest(1)[0][0]) in ("yes", "no")
 
 
-def accuracies(answers: Sequence[str], questions: Sequence[Question]) -> dict[str, float]:
+def accuracies(answers: Iterable[str], questions: Iterable[Question]) -> dict[str, float]:
     """``accuracy`` over all questions, ``accuracy/yes_no`` and ``accuracy/other`` over those of a kind, in percent.
 
     A kind that has no questions has no entry.
     """
-    values = [100 * accuracy_of(answer, question) for answer, question in zip(answers, questions, strict=True)]
-    kinds = [is_yes_no(question) for question in questions]
-    found = {"accuracy": fmean(values)}
+    pairs = zip(answers, questions, strict=True)
+    judged = [(100 * accuracy_of(answer, question), is_yes_no(question)) for answer, question in pairs]
+    found = {"accuracy": fmean(value for value, _ in judged)}
     for name, wanted in (("yes_no", True), ("other", False)):
-        chosen = [value for value, kind in zip(values, kinds, strict=True) if kind == wanted]
+        chosen = [value for value, kind in judged if kind == wanted]
         if chosen:
             found[f"accuracy/{name}"] = fmean(chosen)
     return found

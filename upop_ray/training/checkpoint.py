@@ -1,22 +1,29 @@
 """Checkpoints of a point: safetensors and JSON in the store, one folder each, complete or not there."""
 
+import copy
 import hashlib
+import itertools
 import re
+import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
 from upop_ray.errors import CheckpointError, StoreError
-from upop_ray.store import PointPaths, Store
+from upop_ray.store import PointPaths, Store, as_json
 from upop_ray.tracking import MetricRows
+from upop_ray.training.background import Background
 
 KEPT = 2
-_NAME = re.compile(r"^(\d)-(search|retrain)-(\d{8})$")
 PHASES = ("search", "retrain")
+_STARTED, _TENSORS, _COMPLETE = "started.json", "tensors.safetensors", "complete.json"
+_NAME = re.compile(r"\d-(search|retrain)-\d{8}")
 
 
 @dataclass(frozen=True)
@@ -47,21 +54,28 @@ class Attempt:
 
     def __init__(self, store: Store, paths: PointPaths, number: int) -> None:
         self.store, self.paths, self.number = store, paths, number
+        self._saving = Background()
 
     @classmethod
     def begin(cls, store: Store, paths: PointPaths) -> "Attempt":
-        """Claim the next number."""
-        number = max((int(name) for name in store.list(paths.attempts)), default=-1) + 1
-        store.write_json(f"{paths.attempt(number)}/started.json", {"attempt": number})
-        return cls(store, paths, number)
+        """Claim the next number; of several who claim at once each gets another."""
+        newest = max(_numbers(store, paths), default=-1)
+        for number in itertools.count(newest + 1):
+            claim = as_json({"attempt": number, "claim": uuid.uuid4().hex})
+            if store.create(f"{paths.attempt(number)}/{_STARTED}", claim):
+                return cls(store, paths, number)
+        raise AssertionError("counting does not end")
 
     def check(self) -> None:
         """Make sure that no newer attempt has begun.
 
-        :raises StaleAttempt: one has
+        :raises StaleAttempt: one has, or somebody removed this one from the store
         """
-        newest = max(int(name) for name in self.store.list(self.paths.attempts))
-        if newest > self.number:
+        numbers = _numbers(self.store, self.paths)
+        if self.number not in numbers:
+            raise StaleAttempt(f"attempt {self.number} of point {self.paths.hash} is no longer in the store")
+        if max(numbers) > self.number:
+            newest = max(numbers)
             raise StaleAttempt(f"attempt {self.number} of point {self.paths.hash} was overtaken by attempt {newest}")
 
     @property
@@ -73,18 +87,51 @@ class Attempt:
         """Note what ended the attempt."""
         self.store.write_json(self.error_path, {"error": text})
 
-    def save(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint, its facts last, and remove all but the newest two."""
+    def save(self, checkpoint: Checkpoint, keep: int = KEPT) -> None:
+        """Copy a checkpoint to this machine's memory, and write it beside the training, its facts last.
+
+        Waits for the checkpoint before. When this one is complete, all but the newest ``keep`` are removed.
+
+        :raises StaleAttempt: a newer attempt has begun
+        :raises StoreError: the checkpoint before could not be written
+        """
+        self.settle()
         self.check()
+        copied = _copied(checkpoint)
+        self._saving.start(lambda: self._write(copied, keep))
+
+    def settle(self) -> None:
+        """Wait until what was saved is in the store.
+
+        :raises StaleAttempt: a newer attempt has begun
+        :raises StoreError: it could not be written
+        """
+        self._saving.wait()
+
+    def prune(self, keep: int) -> None:
+        """Remove the checkpoints of this attempt and those before, all but the newest ``keep``."""
+        complete = _complete(self.store, self.paths)
+        kept = complete[max(0, len(complete) - keep) :]
+        for number in _numbers(self.store, self.paths):
+            # what a newer attempt has begun is not complete yet, and none of this one's business
+            for name in self.store.list(self.paths.attempt(number)) if number <= self.number else ():
+                folder = f"{self.paths.attempt(number)}/{name}"
+                if _NAME.fullmatch(name) and folder not in kept:
+                    self.store.remove(folder)
+
+    def _write(self, checkpoint: Checkpoint, keep: int) -> None:
         order = PHASES.index(checkpoint.phase)
         folder = f"{self.paths.attempt(self.number)}/{order}-{checkpoint.phase}-{checkpoint.step:08d}"
-        content = safetensors.torch.save({k: v.contiguous() for k, v in checkpoint.tensors.items()})
-        self.store.write(f"{folder}/tensors.safetensors", content)
+        with self.store.filled(f"{folder}/{_TENSORS}") as file:
+            try:
+                safetensors.torch.save_file(checkpoint.tensors, file)
+                digest = _digest(file)
+            except (SafetensorError, OSError) as error:
+                raise StoreError(f"{file}: cannot be written: {error}; free space there or set TMPDIR") from error
         self.store.write(f"{folder}/metrics.parquet", checkpoint.metrics.to_parquet())
-        facts = {"facts": checkpoint.facts, "sha256": hashlib.sha256(content).hexdigest()}
-        self.store.write_json(f"{folder}/complete.json", facts)
-        for _, old in _complete(self.store, self.paths)[:-KEPT]:
-            self.store.remove(old)
+        self.check()
+        self.store.write_json(f"{folder}/{_COMPLETE}", {"facts": checkpoint.facts, "sha256": digest})
+        self.prune(keep)
 
 
 def last_error(store: Store, paths: PointPaths) -> str:
@@ -101,27 +148,22 @@ def latest_checkpoint(store: Store, paths: PointPaths) -> Checkpoint | None:
 
     :raises CheckpointError: it is damaged; the message names the file
     """
-    found = _complete(store, paths)
-    if not found:
+    complete = _complete(store, paths)
+    if not complete:
         return None
-    (_, phase, step), folder = found[-1]
-    name = f"{folder}/tensors.safetensors"
+    folder = complete[-1]
     cure = f"remove the folder {store.path(folder)} to go on from the checkpoint before it"
     try:
-        record = store.read_json(f"{folder}/complete.json")
+        record = store.read_json(f"{folder}/{_COMPLETE}")
         facts, expected = record["facts"], record["sha256"]
-        content = store.read(name)
         metrics = MetricRows.from_parquet(store.read(f"{folder}/metrics.parquet"), f"{folder}/metrics.parquet")
-    except StoreError as error:
+        tensors = _tensors(store, f"{folder}/{_TENSORS}", expected)
+    except (StoreError, CheckpointError) as error:
         raise CheckpointError(f"{error}; {cure}") from error
     except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{store.path(folder)}/complete.json: not the facts of a checkpoint; {cure}") from error
-    if hashlib.sha256(content).hexdigest() != expected:
-        raise CheckpointError(f"{store.path(name)}: damaged (its hash differs from complete.json); {cure}")
-    try:
-        return Checkpoint(phase, step, safetensors.torch.load(content), facts, metrics)
-    except SafetensorError as error:
-        raise CheckpointError(f"{store.path(name)}: not a safetensors file: {error}; {cure}") from error
+        raise CheckpointError(f"{store.path(folder)}/{_COMPLETE}: not the facts of a checkpoint; {cure}") from error
+    _, phase, step, _ = _progress(folder)
+    return Checkpoint(phase, step, tensors, facts, metrics)
 
 
 def named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -129,13 +171,47 @@ def named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {f"{prefix}/{name}": value for name, value in tensors.items()}
 
 
-def _complete(store: Store, paths: PointPaths) -> list[tuple[tuple[int, str, int], str]]:
-    """((phase order, phase, step), folder) of complete checkpoints of all attempts, furthest last."""
-    found = []
-    for attempt in store.list(paths.attempts):
-        for name in store.list(f"{paths.attempts}/{attempt}"):
-            match = _NAME.match(name)
-            folder = f"{paths.attempts}/{attempt}/{name}"
-            if match and store.exists(f"{folder}/complete.json"):
-                found.append(((int(match[1]), match[2], int(match[3])), folder))
-    return sorted(found)
+def _copied(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint as it is now, in tensors of its own on the CPU; training goes on with the others."""
+    tensors = {
+        name: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, value in checkpoint.tensors.items()
+    }
+    rows = MetricRows(list(checkpoint.metrics.rows))
+    return replace(checkpoint, tensors=tensors, facts=copy.deepcopy(checkpoint.facts), metrics=rows)
+
+
+def _tensors(store: Store, name: str, expected: str) -> dict[str, Tensor]:
+    with store.fetched(name) as file:
+        if _digest(file) != expected:
+            raise CheckpointError(f"{store.path(name)}: damaged (its hash differs from {_COMPLETE})")
+        try:
+            # copies: what is loaded refers to the file, which goes away
+            return {key: value.clone() for key, value in safetensors.torch.load_file(file).items()}
+        except SafetensorError as error:
+            raise CheckpointError(f"{store.path(name)}: not a safetensors file: {error}") from error
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _numbers(store: Store, paths: PointPaths) -> set[int]:
+    """Numbers of the attempts that have begun."""
+    claims = (name.split("/")[-2:] for name in store.sizes(paths.attempts))
+    return {int(number) for number, file in claims if file == _STARTED}
+
+
+def _complete(store: Store, paths: PointPaths) -> list[str]:
+    """Folders of the complete checkpoints of all attempts, furthest last."""
+    files = (name.rpartition("/") for name in store.sizes(paths.attempts))
+    folders = [folder for folder, _, file in files if file == _COMPLETE]
+    return sorted((folder for folder in folders if _NAME.fullmatch(folder.rpartition("/")[2])), key=_progress)
+
+
+def _progress(folder: str) -> tuple[int, str, int, str]:
+    """(order of the phase, phase, step, attempt) of the checkpoint in ``folder``."""
+    attempt, _, name = folder.rpartition("/")
+    order, phase, step = name.split("-")
+    return int(order), phase, int(step), attempt

@@ -126,16 +126,17 @@ def versions() -> dict[str, str]:
 
 def _export(prepared: Prepared, store: Store, attempt: Attempt, outcome: Outcome, manifest: dict[str, Any]) -> None:
     paths = PointPaths(prepared.hash)
+    attempt.settle()
     with tempfile.TemporaryDirectory(prefix="upop-export-") as folder:
         outcome.model.cpu().save_pretrained(folder)
         prepared.processor.save_pretrained(folder)
-        attempt.check()
-        store.upload(Path(folder), paths.model)
+        store.upload(Path(folder), paths.model, before=attempt.check)
+    attempt.check()
     store.write(paths.masks, safetensors.torch.save({name: mask.cpu() for name, mask in outcome.keep.items()}))
     store.write(paths.metrics, outcome.rows.to_parquet())
     attempt.check()
     store.write_json(paths.manifest, manifest)
-    store.remove(paths.attempts)
+    attempt.prune(prepared.experiment.keep_checkpoints)
 
 
 def _removed(prepared: Prepared, outcome: Outcome) -> dict[str, int]:

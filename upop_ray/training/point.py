@@ -2,17 +2,17 @@
 
 import copy
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from upop_ray.errors import BudgetError
+from upop_ray.models.drop_path import add_drop_path
 from upop_ray.pruning.compress import folded_state, largest_difference
 from upop_ray.pruning.cost import removable_cost, removed_cost, unit_costs
 from upop_ray.pruning.gates import Gates
@@ -20,14 +20,15 @@ from upop_ray.pruning.methods import METHODS, unsearched_masks
 from upop_ray.pruning.ranking import Ranking, require_feasible
 from upop_ray.pruning.site import Keep, kept_share
 from upop_ray.store import PointPaths, Store
-from upop_ray.tasks.collective import rank, world_size
+from upop_ray.tasks.collective import gather, rank, world_size
 from upop_ray.tracking import MetricRows
-from upop_ray.training.checkpoint import Attempt, Checkpoint, latest_checkpoint, named
+from upop_ray.training.checkpoint import KEPT, Attempt, Checkpoint, latest_checkpoint, named
 from upop_ray.training.engine import Engine, EngineFactory, EngineSettings
+from upop_ray.training.feed import prepare_processes
 from upop_ray.training.finish import Outcome, dense_facts, finish
-from upop_ray.training.objective import Objective
+from upop_ray.training.objective import Objective, Pace
 from upop_ray.training.prepared import Prepared
-from upop_ray.training.ranks import own_slices, random_state, set_random_state, stacked
+from upop_ray.training.ranks import own_slices, random_state, restore_random_state, seed_rank, stacked
 from upop_ray.training.retrain import retrain
 from upop_ray.training.search import MaskSearch, Step
 
@@ -39,10 +40,19 @@ BUDGET_TOLERANCE = 0.005
 EXACTNESS_TOLERANCE = 1e-5
 
 
+class GivenBack(Exception):
+    """The point has been saved and left for another replica, because this one was told to leave."""
+
+
+def _stays() -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class Progress:
     """What a point reports: how far a phase is, and metrics by name.
 
+    :param note: something that the user should know
     :param validation: (epochs of retraining done, headline metric on the validation split), after each of them
     :param manifest: of the finished point, with the last report
     """
@@ -53,6 +63,7 @@ class Progress:
     metrics: dict[str, float] = field(default_factory=dict)
     validation: tuple[int, float] | None = None
     manifest: dict[str, Any] | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,12 +72,14 @@ class Host:
 
     :param engine: builds the engine of each phase
     :param attempt: the claim under which this replica writes; every rank has it, rank 0 writes
+    :param leaving: whether this process has been told to leave; asked after each step
     """
 
     store: Store
     engine: EngineFactory
     attempt: Attempt
     device: torch.device
+    leaving: Callable[[], bool] = _stays
 
 
 class Stopwatch:
@@ -93,7 +106,6 @@ class Point:
         self.facts: dict[str, Any] = {}
         self.seconds: dict[str, float] = {}
         self._watch = Stopwatch(self.seconds)
-        self._last_report = (time.monotonic(), 0)
         search = self.experiment.search
         self.method = METHODS[search.method]
         model = prepared.model
@@ -113,8 +125,11 @@ class Point:
 
         :raises UpopError: something the user can cure
         :raises StaleAttempt: another replica has taken the point over
+        :raises GivenBack: a process of the replica was told to leave, and the point has been saved
         """
         require_feasible(self.ranking, self.experiment.search.ratio)
+        if self.experiment.data.workers:
+            prepare_processes()
         torch.manual_seed(self.experiment.seed)
         self.task = self.prepared.task()
         self._watch.lap("start")
@@ -125,6 +140,7 @@ class Point:
             self.rows = checkpoint.metrics
             self.facts = checkpoint.facts["facts"]
             self.seconds.update(checkpoint.facts["seconds"])
+            yield _resumed(checkpoint)
         if checkpoint is None or checkpoint.phase == "search":
             keep, weights = yield from self._masks(checkpoint)
             sliced = self._slice(keep, weights)
@@ -164,17 +180,21 @@ class Point:
             self._load(engine, checkpoint)
             search.load_state(own_slices(checkpoint, "search"), settings)
         steps = settings.epochs * objective.steps_per_epoch
-        self._last_report = (time.monotonic(), first)
+        self._pace = Pace(objective, self.experiment.batch_size, first)
         self._watch.lap("start")
-        with closing(engine):
+        with closing(engine), objective.fed(range(first, steps), self.experiment.data.workers):
             for step in search.run(settings, first):
                 self._watch.lap("search")
                 extra = {f"kept/{name}": share for name, share in kept_share(self.sites, search.keep).items()}
                 yield from self._after(step, "search", steps, {"ratio": step.ratio} | extra)
-                if self._checkpoint_due(step.step + 1, steps):
+                leaving = self._leaving()
+                if leaving or self._checkpoint_due(step.step + 1, steps):
                     self._save(
                         engine, "search", step.step + 1, stacked(named("search", search.state()), self.host.device)
                     )
+                if leaving:
+                    self.host.attempt.settle()
+                    raise GivenBack
             weights = engine.weights()
         return search.keep, folded_state(weights, self.sites, gates.tensors, search.keep)
 
@@ -230,9 +250,9 @@ class Point:
         objective = self._objective()
         per_epoch = objective.steps_per_epoch
         steps = epochs * per_epoch
-        self._last_report = (time.monotonic(), first)
+        self._pace = Pace(objective, self.experiment.batch_size, first)
         self._watch.lap("start")
-        with closing(engine):
+        with closing(engine), objective.fed(range(first, steps), self.experiment.data.workers):
             for step in retrain(engine, objective, settings, epochs, first):
                 self._watch.lap("retrain")
                 done = step.step + 1
@@ -240,13 +260,18 @@ class Point:
                 if done % per_epoch == 0:
                     yield self._validated(engine, sliced, done // per_epoch, (done, steps))
                 # after the validation, so that a resumed point has its rows
-                if self._checkpoint_due(done, steps):
+                leaving = self._leaving()
+                if leaving or self._checkpoint_due(done, steps):
                     self._save(engine, "retrain", done, shared)
+                if leaving:
+                    self.host.attempt.settle()
+                    raise GivenBack
             return self._plain(engine, sliced)
 
     def _engine(self, model: torch.nn.Module, learning_rate: float) -> Engine:
         # ranks drop out different units; everything before is equal on all of them
-        torch.manual_seed(int(np.random.SeedSequence([self.experiment.seed, rank()]).generate_state(1)[0]))
+        seed_rank(self.experiment.seed)
+        add_drop_path(model, self.prepared.spec, self.experiment.model.drop_path)
         settings = EngineSettings(self.experiment.optimizer, learning_rate, self.experiment.precision)
         return self.host.engine(model, settings)
 
@@ -269,7 +294,7 @@ class Point:
         done, steps = progress
         named_metrics = {f"validation/{name}": value for name, value in metrics.items()}
         self.rows.log("retrain", done, named_metrics)
-        self._last_report = (time.monotonic(), done)
+        self._pace.restart(done)
         validation = (epochs, metrics[self.task.headline])
         return Progress("retrain", done, steps, named_metrics, validation)
 
@@ -278,13 +303,14 @@ class Point:
         done = step.step + 1
         if done % self.experiment.report_steps and done != steps:
             return
-        before, at = self._last_report
-        now = time.monotonic()
-        speed = max(done - at, 1) * self.experiment.batch_size / max(now - before, 1e-9)
-        self._last_report = (now, 0 if done == steps else done)
-        metrics = {"loss": step.loss, "learning_rate": step.learning_rate, "examples_per_second": speed} | extra
+        metrics = {"loss": step.loss, "learning_rate": step.learning_rate} | self._pace.measured(done) | extra
         self.rows.log(phase, done, metrics)
         yield Progress(phase, done, steps, metrics)
+
+    def _leaving(self) -> bool:
+        """Whether any rank has been told to leave; all of them hear it after the same step."""
+        told = torch.tensor([self.host.leaving()], dtype=torch.long, device=self.host.device)
+        return bool(gather(told).any())
 
     def _checkpoint_due(self, done: int, steps: int) -> bool:
         every = self.experiment.checkpoint_steps
@@ -297,9 +323,19 @@ class Point:
         tensors |= stacked(named("rng", random_state(self.host.device)), self.host.device)
         facts = {"facts": self.facts, "seconds": self.seconds, "world_size": world_size()}
         if rank() == 0:
-            self.host.attempt.save(Checkpoint(phase, step, tensors, facts, self.rows))
+            keep = max(KEPT, self.experiment.keep_checkpoints)
+            self.host.attempt.save(Checkpoint(phase, step, tensors, facts, self.rows), keep)
 
     def _load(self, engine: Engine, checkpoint: Checkpoint) -> None:
         engine.load(checkpoint.part("weights"), checkpoint.part("optimizer"))
         self.task.load_state(checkpoint.part("task"))
-        set_random_state(own_slices(checkpoint, "rng"), self.host.device)
+        restore_random_state(checkpoint, self.experiment.seed, self.host.device)
+
+
+def _resumed(checkpoint: Checkpoint) -> Progress:
+    """The report with which a point goes on; says so when its results can no longer be repeated to the bit."""
+    before, now = checkpoint.facts["world_size"], world_size()
+    note = f"goes on from step {checkpoint.step} of its {checkpoint.phase}"
+    if before != now:
+        note += f" with {now} workers instead of {before}: sums in another order, no longer identical to the bit"
+    return Progress(checkpoint.phase, checkpoint.step, 0, note=note)

@@ -9,8 +9,10 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from upop_ray.config import Experiment, Model
+from upop_ray.config import Data, Experiment, Model
 from upop_ray.data.checkpoints import resolve_checkpoint
+from upop_ray.data.order import Shuffle
+from upop_ray.data.reading import Reading
 from upop_ray.data.shards import ShardedDataset, open_dataset
 from upop_ray.errors import CheckpointError
 from upop_ray.identity import point_hash
@@ -55,7 +57,7 @@ def prepare(experiment: Experiment) -> Prepared:
     """
     spec = family(experiment.model.family, experiment.task.name)
     model, processor = load_dense(experiment.model)
-    dataset = _dataset(experiment.data.path)
+    dataset = _dataset(experiment.data)
     address, dense = content_addresses(experiment)
     return Prepared(experiment, spec, model, processor, dataset, address, dense)
 
@@ -67,7 +69,7 @@ def content_addresses(experiment: Experiment) -> tuple[str, str]:
     :raises DataError: the data set is missing
     """
     family(experiment.model.family, experiment.task.name)
-    data, weights = _dataset(experiment.data.path).content_hash, weights_hash(experiment.model)
+    data, weights = _dataset(experiment.data).content_hash, weights_hash(experiment.model)
     evaluation = json.dumps([experiment.task.model_dump(mode="json"), experiment.model.image_size])
     dense = hashlib.sha256(f"{data} {weights} {evaluation}".encode()).hexdigest()[:16]
     return point_hash(experiment, data, weights), dense
@@ -112,9 +114,20 @@ def load_dense(model: Model) -> tuple[PreTrainedModel, Any]:
     return MODELS[model.family].load(_source(model))
 
 
+def _dataset(data: Data) -> ShardedDataset:
+    return _opened(data.model_dump_json())
+
+
 @lru_cache(maxsize=8)
-def _dataset(path: str) -> ShardedDataset:
-    return open_dataset(path)
+def _opened(settings: str) -> ShardedDataset:
+    data = Data.model_validate_json(settings)
+    reading = Reading(
+        Shuffle(data.lanes, data.buffer),
+        None if data.cache is None else Path(data.cache).expanduser(),
+        round(data.cache_gb * 10**9),
+        round(data.in_memory_mb * 10**6),
+    )
+    return open_dataset(data.path, reading=reading, columns=data.columns)
 
 
 def _folder(path: str, field: str) -> Path:

@@ -1,5 +1,6 @@
 """State that differs between the ranks of a replica, on its way into a checkpoint and out of it."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,7 +14,11 @@ def stacked(own: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
 
 
 def own_slices(checkpoint: Checkpoint, prefix: str) -> dict[str, Tensor]:
-    """This rank's slice of stacked tensors; on another number of workers scores are averaged, others rank 0's."""
+    """This rank's slice of stacked tensors.
+
+    On another number of workers scores are averaged over the former ranks, since their mean over ranks is what counts;
+    what else a search keeps is equal on all ranks.
+    """
     same = checkpoint.facts["world_size"] == world_size()
     own = {}
     for name, value in checkpoint.part(prefix).items():
@@ -28,8 +33,22 @@ def random_state(device: torch.device) -> dict[str, Tensor]:
     return state | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
 
 
+def seed_rank(*parts: int) -> None:
+    """Seed torch from ``parts`` and the rank, so that ranks drop out different units."""
+    torch.manual_seed(int(np.random.SeedSequence([*parts, rank()]).generate_state(1)[0]))
+
+
+def restore_random_state(checkpoint: Checkpoint, seed: int, device: torch.device) -> None:
+    """Go on with this rank's random numbers; with new ones on another number of workers, which has other ranks."""
+    if checkpoint.facts["world_size"] == world_size():
+        set_random_state(own_slices(checkpoint, "rng"), device)
+    else:
+        seed_rank(seed, checkpoint.step, world_size())
+
+
 def set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
     """Restore what :func:`random_state` gave."""
-    torch.set_rng_state(state["cpu"])
+    # a copy: torch 2.13 dies of SIGSEGV on a slice that does not begin where its storage does
+    torch.set_rng_state(state["cpu"].clone())
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)
