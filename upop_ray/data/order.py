@@ -15,12 +15,15 @@ from upop_ray.errors import ConfigError
 
 
 class Use(IntEnum):
-    """What random numbers are for: each use has a stream of its own. Counted from 1, seeds do not see a last 0."""
+    """What random numbers are for: each use has a stream of its own.
 
-    STEP = 1
-    NEGATIVES = 2
-    BLOCKS = 3
-    WINDOWS = 4
+    Seeds do not see a last 0, so 0 is the stream of (seed, epoch, index) alone.
+    """
+
+    STEP = 0
+    NEGATIVES = 1
+    BLOCKS = 2
+    WINDOWS = 3
 
 
 def generator(use: Use, seed: int, epoch: int, index: int = 0) -> np.random.Generator:
