@@ -16,6 +16,11 @@ class ConfigError(UpopError):
     def __init__(self, field: str, problem: str, cure: str) -> None:
         super().__init__(f"{field}: {problem}; {cure}")
         self.field = field
+        self._parts = (field, problem, cure)
+
+    def __reduce__(self) -> tuple[type["ConfigError"], tuple[str, str, str]]:
+        """As it is made, so that it can come from another process."""
+        return type(self), self._parts
 
 
 class DataError(UpopError):

@@ -7,8 +7,20 @@ from typing import Any
 from upop_ray.config import Experiment
 
 #: settings that do not change what a point computes, only where, how fast and how often it is saved
-NOT_HASHED = ("name", "store", "sweep", "replica", "checkpoint_steps", "report_steps")
+NOT_HASHED = (
+    "name",
+    "store",
+    "store_timeout",
+    "keep_checkpoints",
+    "sweep",
+    "replica",
+    "checkpoint_steps",
+    "report_steps",
+    "published",
+)
 
+#: settings of the data that decide in which order they come
+_DATA = {"path", "lanes", "buffer"}
 #: settings of the search that every method reads, and those that some do
 _SEARCH_OF_ALL = {"method", "ratio", "budget", "epochs", "floor"}
 _SEARCH_OF = {
@@ -26,6 +38,9 @@ def point_settings(experiment: Experiment) -> dict[str, Any]:
     settings = experiment.model_dump(mode="json", exclude=set(NOT_HASHED))
     read = _SEARCH_OF_ALL | _SEARCH_OF[experiment.search.method]
     settings["search"] = {name: value for name, value in settings["search"].items() if name in read}
+    # built-in data are shuffled as a whole
+    shown = {"path"} if experiment.data.path.startswith("builtin:") else _DATA
+    settings["data"] = {name: value for name, value in settings["data"].items() if name in shown}
     if experiment.distill.weight == 0:
         del settings["distill"]
     if settings["task"].get("loss") == "in_batch":

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -28,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="setting=value", help="for example search.ratio=0.75")
     options = parser.parse_args(arguments)
     path, overrides = split_arguments(options.experiment, options.overrides)
-    run(config.load(path, overrides))
+    experiment = config.load(path, overrides)
+    run(config.at_ratio(experiment, experiment.search.ratio))
     return 0
 
 
@@ -44,7 +46,8 @@ def run(experiment: Experiment) -> dict[str, object]:
     quieten()
     torch.set_num_threads(max(1, round(experiment.replica.cpus_per_worker)))
     device = local_device(experiment)
-    store = Store(experiment.store)
+    store = Store(experiment.store, experiment.store_timeout)
+    store.check()
     prepared = prepare(experiment)
     paths = PointPaths(prepared.hash)
     if store.exists(paths.manifest):
@@ -52,14 +55,27 @@ def run(experiment: Experiment) -> dict[str, object]:
     else:
         attempt = Attempt.begin(store, paths)
         store.write_json(paths.settings, experiment.model_dump(mode="json"))
-        with PhaseBars() as bars:
-            for progress in Point(prepared, Host(store, LocalEngine, attempt, device)).run():
-                if progress.manifest is not None:
-                    manifest = progress.manifest
-                else:
-                    bars.show(progress.phase, progress.step, progress.steps, progress.metrics)
+        try:
+            manifest = _computed(Point(prepared, Host(store, LocalEngine, attempt, device)))
+        finally:
+            # also after Ctrl-C: what was saved is in the store before this ends
+            attempt.settle()
     _report(manifest, store, paths)
     return dict(manifest)
+
+
+def _computed(point: Point) -> dict[str, Any]:
+    """The manifest of a point, whose progress is shown meanwhile."""
+    manifest: dict[str, Any] = {}
+    with PhaseBars() as bars:
+        for progress in point.run():
+            if progress.manifest is not None:
+                manifest = progress.manifest
+            elif progress.note:
+                console.print(progress.note)
+            else:
+                bars.show(progress.phase, progress.step, progress.steps, progress.metrics)
+    return manifest
 
 
 def local_device(experiment: Experiment) -> torch.device:

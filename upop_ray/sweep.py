@@ -10,6 +10,7 @@ from upop_ray.reporting.table import points_table, seeds_table, unfinished_lines
 from upop_ray.run import split_arguments
 from upop_ray.store import Store, SweepPaths
 from upop_ray.terminal import console, guarded
+from upop_ray.tracking import viewer
 
 if TYPE_CHECKING:
     from upop_ray.distributed.controller import SweepResult
@@ -70,7 +71,7 @@ def show(experiment: Experiment, result: "SweepResult") -> None:
     if result.interrupted:
         console.print("interrupted: the same command goes on from the last checkpoints")
     console.print(f"models: {store.path('points')}")
-    console.print(f"curve:  tensorboard --logdir {store.path(SweepPaths(experiment.name).tensorboard)}")
+    console.print(f"curve:  {viewer(store, SweepPaths(experiment.name).tensorboard)}")
 
 
 if __name__ == "__main__":

@@ -62,7 +62,12 @@ class PhaseBars:
 
 
 def _facts(metrics: dict[str, float]) -> str:
-    shown = {"loss": "loss {:.3f}", "ratio": "ratio {:.3f}", "examples_per_second": "{:.0f} examples/s"}
+    shown = {
+        "loss": "loss {:.3f}",
+        "ratio": "ratio {:.3f}",
+        "examples_per_second": "{:.0f} examples/s",
+        "waiting_share": "{:.0%} waiting for data",
+    }
     parts = [shown[name].format(value) for name, value in metrics.items() if name in shown]
     parts += [f"{name.split('/')[-1]} {value:.1f}" for name, value in metrics.items() if name == "validation/r_mean"]
     return "  ".join(parts)

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import math
 import tempfile
 import time
 from collections.abc import Mapping
@@ -16,6 +17,9 @@ from upop_ray.config import Experiment
 from upop_ray.errors import StoreError
 from upop_ray.store import Store, SweepPaths
 
+_LOG = logging.getLogger(__name__)
+#: seconds between two uploads of a point's curves
+UPLOAD_EVERY = 30.0
 #: columns of metrics.parquet; one row is one value of one metric at one step of one phase
 SCHEMA = pa.schema(
     [
@@ -59,15 +63,22 @@ class MetricRows:
 
 
 class TensorBoard:
-    """One run of TensorBoard: written to a local folder, which is the store's own or is uploaded at each flush."""
+    """One run of TensorBoard. In a folder it is written in place; elsewhere to a local folder that is uploaded.
 
-    def __init__(self, store: Store, folder: str) -> None:
+    Objects cannot be appended to, so a file that has grown is uploaded again as a whole.
+
+    :param every: seconds between two uploads; what is flushed sooner is uploaded later, at the latest by :meth:`close`
+    """
+
+    def __init__(self, store: Store, folder: str, every: float = 0.0) -> None:
         quieten()
         from torch.utils.tensorboard import SummaryWriter
 
-        self._store, self._folder = store, folder
+        self._store, self._folder, self._every = store, folder, every
         self._temporary = None if store.is_local else tempfile.TemporaryDirectory(prefix="upop-tensorboard-")
         self._local = Path(self._temporary.name if self._temporary else store.path(folder))
+        self._uploaded: dict[Path, int] = {}
+        self._last_upload = -math.inf
         self._writer = SummaryWriter(str(self._local))  # type: ignore[no-untyped-call]
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
@@ -87,17 +98,41 @@ class TensorBoard:
         self.scalars(0, metrics)
 
     def flush(self) -> None:
-        """Make what was added visible."""
+        """Make what was added visible. Curves are a view: while the store does not answer, they wait."""
         self._writer.flush()  # type: ignore[no-untyped-call]
-        if self._temporary is not None:
-            self._store.upload(self._local, self._folder)
+        if self._temporary is not None and time.monotonic() - self._last_upload >= self._every:
+            try:
+                self._upload(self._store.hasty())
+            except StoreError as error:
+                _LOG.warning(f"curves are uploaded later: {error}")
+            self._last_upload = time.monotonic()
 
     def close(self) -> None:
-        """Flush and end the run."""
-        self.flush()
+        """Flush and end the run.
+
+        :raises StoreError: it cannot be uploaded
+        """
         self._writer.close()  # type: ignore[no-untyped-call]
         if self._temporary is not None:
+            self._upload(self._store)
             self._temporary.cleanup()
+
+    def _upload(self, store: Store) -> None:
+        """Upload the files that have grown."""
+        for file in sorted(path for path in self._local.rglob("*") if path.is_file()):
+            size = file.stat().st_size
+            if size != self._uploaded.get(file):
+                store.put(file, f"{self._folder}/{file.relative_to(self._local).as_posix()}")
+                self._uploaded[file] = size
+
+
+def viewer(store: Store, folder: str) -> str:
+    """The command that shows what lies under ``folder`` of the store, also as it grows."""
+    # fsspec, through which TensorBoard reads object stores, would list each folder once and never again
+    fresh = (
+        "" if store.is_local else f"""FSSPEC_{store.uri.partition(":")[0].upper()}='{{"use_listings_cache": false}}' """
+    )
+    return f"{fresh}tensorboard --logdir {store.path(folder)}"
 
 
 def quieten() -> None:
@@ -115,7 +150,7 @@ class PointBoard:
     def __init__(self, store: Store, experiment: Experiment, label: str) -> None:
         folder = f"{SweepPaths(experiment.name).tensorboard}/points/{label}"
         self._experiment = experiment
-        self._board = TensorBoard(store, folder)
+        self._board = TensorBoard(store, folder, UPLOAD_EVERY)
 
     def log(self, phase: str, step: int, metrics: Mapping[str, float]) -> None:
         """Add the metrics of a report."""

@@ -1,5 +1,6 @@
 """DeepSpeed on two processes against the plain engine on the global batch in one, at every ZeRO stage."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import CLIPModel
 
+from tests.contrast import in_batch_loss
 from tests.golden_clip import arrays, golden_model
 from tests.ranks import Ranks
 from upop_ray.config import Optimizer, Replica
@@ -16,7 +18,7 @@ from upop_ray.models.clip import SPEC
 from upop_ray.pruning.compress import largest_difference
 from upop_ray.pruning.gates import Gates
 from upop_ray.tasks.collective import average, rank, world_size
-from upop_ray.tasks.contrastive import Features, in_batch_loss, temperature
+from upop_ray.tasks.contrastive import Features, temperature
 from upop_ray.tasks.retrieval import expose_temperature
 from upop_ray.training.engine import Engine, EngineSettings, LocalEngine
 
@@ -64,7 +66,8 @@ def start(settings: EngineSettings, stage: int | None) -> Training:
         return Training(LocalEngine(model, settings), gates)
     # small parameters would otherwise stay whole on every worker
     sharding = {"zero_optimization": {"stage3_param_persistence_threshold": 10}} if stage == 3 else {}
-    return Training(ZeroEngine(model, settings, Replica(workers=2, zero_stage=stage, deepspeed=sharding), BATCH), gates)
+    replica = Replica(workers=world_size(), zero_stage=stage, deepspeed=sharding)
+    return Training(ZeroEngine(model, settings, replica, BATCH), gates)
 
 
 def three_steps_and_one_more(
@@ -180,6 +183,35 @@ def test_two_processes_go_on_from_one(
     sharded: list[dict[str, Any]], local: dict[str, Any], examples: dict[str, Tensor]
 ) -> None:
     assert difference(sharded[0]["taken over"], local["later"], examples) < 1e-4
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 3), (2, 0), (3, 2)])
+def test_a_run_goes_on_at_another_stage(
+    two_ranks: Ranks, local: dict[str, Any], examples: dict[str, Tensor], before: int, after: int
+) -> None:
+    state = two_ranks.run(three_steps_and_one_more, before)[0]["state"]
+    for weights in two_ranks.run(resumed, after, ADAMW, state):
+        assert difference(weights, local["later"], examples) < 1e-4
+
+
+@pytest.fixture(scope="module")
+def four_ranks() -> Iterator[Ranks]:
+    ranks = Ranks(4)
+    yield ranks
+    ranks.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STAGES)
+def test_four_processes_go_on_from_two_and_one_from_four(
+    two_ranks: Ranks, four_ranks: Ranks, local: dict[str, Any], examples: dict[str, Tensor], stage: int
+) -> None:
+    """Weights and optimizer state of AdamW, without which the fourth step would be another."""
+    state = two_ranks.run(three_steps_and_one_more, stage)[0]["state"]
+    for weights in four_ranks.run(resumed, stage, ADAMW, state):
+        assert difference(weights, local["later"], examples) < 1e-4
+    state = four_ranks.run(three_steps_and_one_more, stage)[0]["state"]
+    assert difference(resumed(None, ADAMW, state), local["later"], examples) < 1e-4
 
 
 def plain_step() -> tuple[dict[str, Tensor], dict[str, Tensor], float]:

@@ -18,7 +18,8 @@ from upop_ray.training.prepared import prepare
 
 @pytest.mark.parametrize("name", ROWS)
 def test_a_point_is_exact_meets_its_budget_and_loads(name: str, tmp_path: Path) -> None:
-    experiment = row_experiment(name, tmp_path, distill={"weight": 0.5, "temperature": 2.0})
+    distill = {"weight": 0.5, "temperature": 2.0}
+    experiment = row_experiment(name, tmp_path, distill=distill, data={"workers": 1})
     manifest = manifest_of(experiment)
     folder = Store(experiment.store).path(PointPaths(manifest["hash"]).model)
     model = AutoModel.from_pretrained(folder)
@@ -39,7 +40,8 @@ def test_a_point_is_exact_meets_its_budget_and_loads(name: str, tmp_path: Path) 
 def test_a_killed_point_goes_on_bit_for_bit(name: str, reports: int, tmp_path: Path) -> None:
     undisturbed = row_experiment(name, tmp_path, store=str(tmp_path / "a"), model={"drop_path": 0.2})
     manifest_of(undisturbed)
-    killed = row_experiment(name, tmp_path, store=str(tmp_path / "b"), model={"drop_path": 0.2})
+    # with batches from another process besides
+    killed = row_experiment(name, tmp_path, store=str(tmp_path / "b"), model={"drop_path": 0.2}, data={"workers": 1})
     steps = begin(killed)
     for _ in range(reports):
         next(steps)

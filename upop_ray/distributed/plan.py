@@ -1,13 +1,14 @@
 """Which points a sweep has: the cells of its grid, the draws in each, and what the store says of them."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from upop_ray.config import Experiment, replaced
+from upop_ray.config import Experiment, at_ratio, replaced
 from upop_ray.errors import ConfigError
 from upop_ray.store import PointPaths, Store, SweepPaths
+from upop_ray.store.many import read_json_if_there, read_jsons
 from upop_ray.training.prepared import content_addresses
 
 
@@ -61,7 +62,7 @@ def cells(experiment: Experiment) -> list[Cell]:
 
 def point_of(experiment: Experiment, cell: Cell, drawn: Mapping[str, Any]) -> Experiment:
     """The experiment of one point."""
-    return replaced(experiment, {**cell.settings(), **drawn})
+    return replaced(at_ratio(experiment, cell.ratio), {**cell.settings(), **drawn})
 
 
 def member_of(experiment: Experiment, cell: Cell, draw: int = 0, drawn: Mapping[str, Any] | None = None) -> Member:
@@ -91,8 +92,7 @@ def known_members(store: Store, experiment: Experiment) -> list[Member]:
     folder = SweepPaths(experiment.name).members
     wanted = set(cells(experiment))
     members = []
-    for name in store.list(folder):
-        content = store.read_json(f"{folder}/{name}")
+    for content in read_jsons(store, [f"{folder}/{name}" for name in store.list(folder)]):
         cell = Cell(**content["cell"])
         member = Member(**{k: v for k, v in content.items() if k not in ("schema_version", "cell")}, cell=cell)
         same_space = set(member.drawn) == set(experiment.sweep.space)
@@ -103,8 +103,15 @@ def known_members(store: Store, experiment: Experiment) -> list[Member]:
 
 def finished(store: Store, member: Member) -> dict[str, Any] | None:
     """The point's manifest, or None when it has none."""
-    path = PointPaths(member.hash).manifest
-    return dict(store.read_json(path)) if store.exists(path) else None
+    manifest: dict[str, Any] | None = read_json_if_there(store, PointPaths(member.hash).manifest)
+    return manifest
+
+
+def manifests(store: Store, members: Sequence[Member]) -> dict[str, dict[str, Any]]:
+    """Manifests of those members that have one, by hash."""
+    hashes = [member.hash for member in members if member.hash]
+    found = read_jsons(store, [PointPaths(hash).manifest for hash in hashes])
+    return {hash: manifest for hash, manifest in zip(hashes, found, strict=True) if manifest is not None}
 
 
 def check_space(experiment: Experiment) -> None:

@@ -1,6 +1,7 @@
 """What to try next: the grid's cells in order, with settings drawn by Optuna in each."""
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,12 +11,14 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from ray.tune.search import Searcher
 
 from upop_ray.config import Experiment, Sweep
-from upop_ray.distributed.plan import Member, cells, finished, known_members, member_of, note, point_of
+from upop_ray.distributed.plan import Member, cells, finished, known_members, manifests, member_of, note, point_of
 from upop_ray.store import PointPaths, Store
 from upop_ray.training.checkpoint import last_error
 
 #: how often a draw that some other point has already is drawn again
 _REDRAWS = 20
+#: hears of a point that is proposed or has ended, with its manifest if it is finished
+OnChange = Callable[[Member, dict[str, Any] | None], None]
 _STATES = {"stopped": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 
@@ -27,7 +30,7 @@ class Proposals(Searcher):
     :ivar reused: points of this sweep that were finished before it began
     """
 
-    def __init__(self, experiment: Experiment, store: Store, on_change: Callable[[Member], None]) -> None:
+    def __init__(self, experiment: Experiment, store: Store, on_change: OnChange) -> None:
         super().__init__(metric="validation", mode="max")
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._experiment, self._store, self._on_change = experiment, store, on_change
@@ -46,6 +49,11 @@ class Proposals(Searcher):
         """How many points are still to be proposed."""
         return len(self._waiting)
 
+    @property
+    def running(self) -> int:
+        """How many points have been proposed and have not ended."""
+        return len(self._running)
+
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         while self._waiting:
             planned = self._waiting.pop(0)
@@ -53,12 +61,13 @@ class Proposals(Searcher):
             if member is None:
                 continue
             self.members[member.hash] = member
-            if finished(self._store, member) is not None:
+            if member.drawn and finished(self._store, member) is not None:
                 # drawn before by another sweep
                 self._settle(member, trial)
                 continue
             self._running[trial_id] = (member, trial)
             note(self._store, self._experiment.name, member)
+            self._on_change(member, None)
             point = point_of(self._experiment, member.cell, member.drawn)
             return {"experiment": point.model_dump(mode="json"), "label": member.label, "group": member.cell.group}
         return str(Searcher.FINISHED)
@@ -85,33 +94,35 @@ class Proposals(Searcher):
     def restore(self, checkpoint_path: str) -> None:
         """Nothing: a sweep that starts reads the store."""
 
-    def _fill(self, known: list[Member]) -> None:
+    def _fill(self, known: Sequence[Member]) -> None:
         """Sort what is known into done and begun, and plan the draws that are missing."""
-        begun: list[Member] = []
-        done: dict[Any, int] = {}
+        fresh = self._missing(known)
+        found = manifests(self._store, [*known, *fresh])
         for member in known:
-            settled = finished(self._store, member) is not None or member.state == "stopped"
-            done[member.cell] = done.get(member.cell, 0) + 1
-            if settled:
-                self.reused.append(member)
-                self.members[member.hash] = member
-                self.study.add_trial(self._frozen(member))
+            if member.hash in found or member.state == "stopped":
+                self._reuse(member, found.get(member.hash))
             else:
-                begun.append(member)
-        self._waiting = begun
-        samples = self._experiment.sweep.samples if self._distributions else 1
-        for cell in cells(self._experiment):
-            for draw in range(done.get(cell, 0), samples):
-                planned = Member("", cell, draw) if self._distributions else member_of(self._experiment, cell)
-                manifest = finished(self._store, planned) if planned.hash else None
-                if manifest is None:
-                    self._waiting.append(planned)
-                    continue
+                self._waiting.append(member)
+        for member in fresh:
+            if member.hash in found:
                 # another sweep has computed this very point
-                self.reused.append(planned)
-                self.members[planned.hash] = planned
-                note(self._store, self._experiment.name, planned)
-                self.study.add_trial(self._frozen(planned))
+                note(self._store, self._experiment.name, member)
+                self._reuse(member, found[member.hash])
+            else:
+                self._waiting.append(member)
+
+    def _missing(self, known: Sequence[Member]) -> list[Member]:
+        """Points that the sweep has not proposed yet; those that will be drawn have no hash."""
+        there = Counter(member.cell for member in known)
+        if not self._distributions:
+            return [member_of(self._experiment, cell) for cell in cells(self._experiment) if not there[cell]]
+        samples = self._experiment.sweep.samples
+        return [Member("", cell, draw) for cell in cells(self._experiment) for draw in range(there[cell], samples)]
+
+    def _reuse(self, member: Member, manifest: dict[str, Any] | None) -> None:
+        self.reused.append(member)
+        self.members[member.hash] = member
+        self.study.add_trial(self._frozen(member, manifest))
 
     def _drawn(self, planned: Member) -> tuple[Member | None, optuna.Trial | None]:
         """Ask Optuna for a trial in the cell; None when the space has nothing new for it."""
@@ -134,10 +145,9 @@ class Proposals(Searcher):
                 self.study.tell(trial, values=objectives(manifest))
             else:
                 self.study.tell(trial, state=_STATES.get(member.state, TrialState.FAIL))
-        self._on_change(member)
+        self._on_change(member, manifest)
 
-    def _frozen(self, member: Member) -> FrozenTrial:
-        manifest = finished(self._store, member)
+    def _frozen(self, member: Member, manifest: dict[str, Any] | None) -> FrozenTrial:
         return create_trial(
             params={**member.cell.settings(), **member.drawn},
             distributions=self._all_distributions(),

@@ -1,76 +1,34 @@
 """A replica: Ray actors that together hold one DeepSpeed-sharded model and go from point to point with it."""
 
-import socket
 import time
-from collections.abc import Iterator
+import uuid
 from typing import Any
 
 import ray
-import torch
 from ray.exceptions import RayTaskError
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from upop_ray import config
 from upop_ray.config import Replica as ReplicaSettings
-from upop_ray.distributed.zero import start_process_group, zero_engine
-from upop_ray.store import PointPaths, Store
-from upop_ray.tracking import quieten
-from upop_ray.training.checkpoint import Attempt
-from upop_ray.training.point import Host, Point, Progress
-from upop_ray.training.prepared import prepare
+from upop_ray.distributed.cluster import Bundles, draining_nodes
+from upop_ray.distributed.losses import Heartbeat, NodeLost, ReplicaError, broke_a_connection, is_known_dead
+from upop_ray.distributed.worker import worker_actor
+from upop_ray.training.point import Progress
 
 #: a trial's own actor needs more than no CPU
 CONTROL_CPUS = 0.01
-
-
-class ReplicaError(Exception):
-    """A worker died, hung or could not start; the point is taken up again from its last checkpoint."""
-
-
-class Worker:
-    """One process of a replica (a Ray actor): joins the process group once, then runs points step by step."""
-
-    def __init__(self, settings: ReplicaSettings) -> None:
-        quieten()
-        self._settings = settings
-        self._steps: Iterator[Progress] = iter(())
-        torch.set_num_threads(max(1, round(settings.cpus_per_worker)))
-
-    def address(self) -> tuple[str, int]:
-        """Host and a free port for the process group, asked of rank 0."""
-        with socket.socket() as probe:
-            probe.bind(("", 0))
-            return ray.util.get_node_ip_address(), probe.getsockname()[1]
-
-    def join(self, rank: int, address: str, port: int) -> None:
-        """Join the process group."""
-        start_process_group(self._settings, rank, address, port)
-
-    def start(self, values: dict[str, Any], attempt: int) -> None:
-        """Make a point ready; its first step is taken by the first :meth:`advance`."""
-        experiment = config.parse(values)
-        store = Store(experiment.store)
-        prepared = prepare(experiment)
-        on_gpu = experiment.replica.gpus_per_worker > 0
-        device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
-        factory = zero_engine(experiment.replica, experiment.batch_size)
-        host = Host(store, factory, Attempt(store, PointPaths(prepared.hash), attempt), device)
-        self._steps = Point(prepared, host).run()
-
-    def advance(self) -> Progress:
-        """Go on to the next report; every rank reports at the same steps."""
-        return next(self._steps)
-
-    def leave(self) -> None:
-        """Leave the process group, without which the process would abort at its exit."""
-        self._steps = iter(())
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+#: seconds between two looks at workers that compute, and at the nodes under them
+_LOOK = 1.0
+_LOOK_AT_NODES = 5.0
+#: seconds in which the cluster finds out whether a lost worker's node is gone too
+_VERDICT = 60.0
 
 
 class Replica:
-    """The workers of one replica, seen from outside: starts them in a placement group and moves them together."""
+    """The workers of one replica, seen from outside: starts them in a placement group and moves them together.
+
+    :ivar leaving: set from outside to have the point saved and given back
+    """
 
     def __init__(self, settings: ReplicaSettings, group: PlacementGroup, first_bundle: int) -> None:
         """Start the workers and their process group.
@@ -80,9 +38,14 @@ class Replica:
         """
         self._settings = settings
         self._ahead: list[Any] = []
-        actor = ray.remote(Worker)
+        self.leaving = False
+        self._told = False
+        self._bundles = Bundles(group)
+        self._looked_at_nodes = time.monotonic()
+        actor, name = worker_actor(), f"{name_prefix()}{uuid.uuid4().hex[:8]}"
         self.workers = [
             actor.options(
+                name=f"{name}-{rank}",
                 num_cpus=bundle.get("CPU", 0.0),
                 num_gpus=bundle.get("GPU", 0.0),
                 runtime_env={"env_vars": worker_environment(settings)},
@@ -92,12 +55,14 @@ class Replica:
             ).remote(settings)
             for rank, bundle in enumerate(worker_bundles(settings))
         ]
+        self._heartbeat: Heartbeat | None = None
         try:
             address, port = self._together([self.workers[0].address.remote()])[0]
             self._together([w.join.remote(rank, address, port) for rank, w in enumerate(self.workers)])
         except BaseException:
             self.kill()
             raise
+        self._heartbeat = Heartbeat(self.workers, settings.heartbeat)
 
     def start(self, values: dict[str, Any], attempt: int) -> None:
         """Make a point ready on every worker."""
@@ -108,7 +73,9 @@ class Replica:
         """Go on to the next report and return that of rank 0; the workers go on while it is looked at.
 
         :raises UpopError: the point cannot be computed
-        :raises ReplicaError: a worker died, or did not report within ``settings.timeout`` seconds
+        :raises GivenBack: the workers were told to leave, and the point has been saved
+        :raises NodeLost: a node under the replica is gone
+        :raises ReplicaError: a worker died, gave no sign of life, or did not report within ``settings.timeout`` seconds
         """
         progress = self._together(self._ahead or self._advancing())[0]
         assert isinstance(progress, Progress)
@@ -134,17 +101,79 @@ class Replica:
     def _together(self, calls: list[Any]) -> list[Any]:
         """Results of one call on each worker; the first failure counts at once, its peers would wait for ever."""
         deadline = time.monotonic() + self._settings.timeout
+        if self._heartbeat is not None:
+            self._heartbeat.restart()
         waiting = list(calls)
         while waiting:
-            ready, waiting = ray.wait(waiting, timeout=max(0.0, deadline - time.monotonic()))
-            if not ready:
-                raise ReplicaError(
-                    f"a worker did not answer within replica.timeout = {self._settings.timeout:.0f} s; it hangs, or a "
-                    "report takes longer: raise replica.timeout or lower report_steps"
-                )
+            left = deadline - time.monotonic()
+            ready, waiting = ray.wait(waiting, timeout=max(0.0, min(_LOOK, left)))
             for call in ready:
-                _raise_failure(call)
+                self._raise_failure(call)
+            if not ready:
+                self._look(left)
         return list(ray.get(calls))
+
+    def _look(self, left: float) -> None:
+        """While the workers compute: see that they live, and whether they have to leave."""
+        if left <= 0:
+            raise ReplicaError(
+                f"a worker did not answer within replica.timeout = {self._settings.timeout:.0f} s; it hangs, or a "
+                "report takes longer: raise replica.timeout or lower report_steps"
+            )
+        if self._heartbeat is not None:
+            self._heartbeat.check()
+        if time.monotonic() - self._looked_at_nodes > _LOOK_AT_NODES:
+            self._looked_at_nodes = time.monotonic()
+            self.leaving = self.leaving or bool(self._bundles.nodes & draining_nodes())
+        if self.leaving and not self._told:
+            self._told = True
+            for worker in self.workers:
+                worker.give_back.remote()
+
+    def _raise_failure(self, call: Any) -> None:
+        try:
+            ray.get(call)
+        except RayTaskError as error:
+            cause = error.cause if isinstance(error.cause, Exception) else error
+            if broke_a_connection(cause):
+                raise self._loss(f"the connection between the workers broke: {_first_line(cause)}") from error
+            raise cause from None
+        except ray.exceptions.RayError as error:
+            raise self._loss(f"a worker was lost: {_what_happened(error)}") from error
+
+    def _loss(self, text: str) -> ReplicaError:
+        """What a broken connection or a dead worker means; a lost node is not the point's fault."""
+        end = time.monotonic() + _VERDICT
+        while time.monotonic() < end:
+            if self._bundles.lost():
+                return NodeLost(f"a node was lost ({text})")
+            if any(is_known_dead(worker) for worker in self.workers):
+                # the cluster knows of a dead worker from its node, or from the node's own end
+                return NodeLost(f"a node was lost ({text})") if self._bundles.lost() else ReplicaError(text)
+            time.sleep(_LOOK)
+        return ReplicaError(text)
+
+
+def name_prefix() -> str:
+    """How the names of this job's workers begin, by which they are found in `ray list actors` and by the driver."""
+    return f"upop-worker-{ray.get_runtime_context().get_job_id()}-"
+
+
+def give_back_all(seconds: float) -> int:
+    """Have all workers of this job save their points; returns how many did within ``seconds``."""
+    names = [name for name in ray.util.list_named_actors() if name.startswith(name_prefix())]
+    workers = []
+    for name in names:
+        try:
+            workers.append(ray.get_actor(name))
+        except ValueError:
+            # it ended between the two calls
+            continue
+    for worker in workers:
+        worker.give_back.remote()
+    calls = [worker.wind_up.remote() for worker in workers]
+    done, _ = ray.wait(calls, num_returns=len(calls), timeout=seconds) if calls else ([], [])
+    return sum(_succeeded(call) for call in done)
 
 
 def worker_bundles(settings: ReplicaSettings) -> list[dict[str, float]]:
@@ -161,10 +190,19 @@ def worker_environment(settings: ReplicaSettings) -> dict[str, str]:
     return environment | ({"DS_ACCELERATOR": "cpu"} if settings.gpus_per_worker == 0 else {})
 
 
-def _raise_failure(call: Any) -> None:
+def _succeeded(call: Any) -> bool:
     try:
         ray.get(call)
-    except RayTaskError as error:
-        raise error.cause if isinstance(error.cause, Exception) else error from None
-    except ray.exceptions.RayError as error:
-        raise ReplicaError(f"a worker was lost: {str(error).strip().splitlines()[0]}") from error
+    except ray.exceptions.RayError:
+        return False
+    return True
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def _what_happened(error: BaseException) -> str:
+    """Ray puts what happened behind the names of actor and node, and guesses behind that."""
+    text = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+    return text.split(" Some common causes", 1)[0].strip()

@@ -1,6 +1,8 @@
 """A trial of Ray Tune: one point on one replica, which is kept warm for the next point."""
 
+import signal
 import traceback
+from types import FrameType
 from typing import Any
 
 import ray
@@ -8,12 +10,13 @@ from ray import tune
 
 from upop_ray import config
 from upop_ray.config import Experiment
-from upop_ray.distributed.replica import CONTROL_CPUS, Replica, ReplicaError, worker_bundles
+from upop_ray.distributed.losses import NodeLost, ReplicaError
+from upop_ray.distributed.replica import CONTROL_CPUS, Replica, worker_bundles
 from upop_ray.errors import UpopError
 from upop_ray.store import PointPaths, Store
 from upop_ray.tracking import PointBoard, quieten
 from upop_ray.training.checkpoint import Attempt
-from upop_ray.training.point import Progress
+from upop_ray.training.point import GivenBack, Progress
 from upop_ray.training.prepared import content_addresses
 
 
@@ -26,14 +29,16 @@ class PointTrial(tune.Trainable):
     """Computes the point of ``config["experiment"]``; ``config["label"]`` names its TensorBoard run.
 
     Each call of :meth:`step` goes on to the next report of the point. An error that belongs to the point ends the
-    trial with ``state: failed`` and its cause; the loss of a worker raises, and Tune starts the trial again, which goes
-    on from the last checkpoint.
+    trial with ``state: failed`` and its cause. After a crash of a worker new ones go on from the last checkpoint here,
+    ``sweep.retries`` times. The loss of a node, and a notice to leave it (SIGTERM, or a node that drains), raise: Tune
+    places the trial anew, which does not count against the point.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
         quieten()
         self._replica: Replica | None = None
         self._board: PointBoard | None = None
+        self._end = signal.signal(signal.SIGTERM, self._told_to_leave)
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -44,10 +49,11 @@ class PointTrial(tune.Trainable):
     def step(self) -> dict[str, Any]:
         try:
             progress = self._known() or self._advanced()
-        except ReplicaError as error:
+        except (NodeLost, GivenBack):
             self._drop_replica()
-            self._attempt.record_error(str(error))
             raise
+        except ReplicaError as error:
+            return self._crashed(str(error))
         except UpopError as error:
             return self._failed(str(error))
         except Exception as error:  # noqa: BLE001 - one point's defect must not end the sweep; it is kept and listed
@@ -70,6 +76,7 @@ class PointTrial(tune.Trainable):
     def _begin(self, trial: dict[str, Any]) -> None:
         self._experiment = config.parse(trial["experiment"])
         self._label = trial["label"]
+        self._crashes = 0
         self._pending = True
 
     def _known(self) -> Progress | None:
@@ -77,7 +84,7 @@ class PointTrial(tune.Trainable):
         if not self._pending:
             return None
         path = PointPaths(content_addresses(self._experiment)[0]).manifest
-        store = Store(self._experiment.store)
+        store = Store(self._experiment.store, self._experiment.store_timeout)
         if not store.exists(path):
             return None
         self._board = PointBoard(store, self._experiment, self._label)
@@ -93,20 +100,21 @@ class PointTrial(tune.Trainable):
     def _start(self) -> None:
         """Claim the point and hand it to the replica, starting the workers if there are none."""
         experiment = self._experiment
-        store = Store(experiment.store)
+        store = Store(experiment.store, experiment.store_timeout)
         paths = PointPaths(content_addresses(experiment)[0])
         store.write_json(paths.settings, experiment.model_dump(mode="json"))
         self._attempt = Attempt.begin(store, paths)
         if self._replica is None:
             self._replica = Replica(experiment.replica, ray.util.get_current_placement_group(), first_bundle=1)
         self._replica.start(experiment.model_dump(mode="json"), self._attempt.number)
+        self._end_board()
         self._board = PointBoard(store, experiment, self._label)
         self._pending = False
 
     def _result(self, progress: Progress) -> dict[str, Any]:
         assert self._board is not None
         self._board.log(progress.phase, progress.step, progress.metrics)
-        result: dict[str, Any] = {"state": progress.phase, "step": progress.step, "done": False}
+        result: dict[str, Any] = {"state": progress.phase, "step": progress.step, "done": False, "note": progress.note}
         if progress.validation is not None:
             result |= {"epoch": progress.validation[0], "validation": progress.validation[1]}
         if progress.manifest is not None:
@@ -114,6 +122,23 @@ class PointTrial(tune.Trainable):
             self._end_board()
             result["done"] = True
         return result
+
+    def _crashed(self, cause: str) -> dict[str, Any]:
+        """Go on with new workers from the last checkpoint, or set the point aside when it has crashed too often."""
+        self._attempt.record_error(cause)
+        self._crashes += 1
+        if self._crashes > self._experiment.sweep.retries:
+            return self._failed(f"crashed {self._crashes} times (sweep.retries), at last: {cause}")
+        self._drop_replica()
+        self._pending = True
+        return {"done": False, "state": "crashed", "note": f"crash {self._crashes}: {cause}; new workers take it up"}
+
+    def _told_to_leave(self, number: int, frame: FrameType | None) -> None:
+        """The machine goes away: have the point saved; with nothing to save, or told twice, end as Ray has it."""
+        if (self._replica is None or self._pending or self._replica.leaving) and callable(self._end):
+            self._end(number, frame)
+        elif self._replica is not None:
+            self._replica.leaving = True
 
     def _failed(self, cause: str) -> dict[str, Any]:
         self._drop_replica()

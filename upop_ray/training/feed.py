@@ -129,8 +129,8 @@ def _without_main() -> Iterator[None]:
 def _begin(environment: dict[str, str], _: int) -> None:
     """Make this process one of the training process: with its environment, and gone as soon as that is.
 
-    The server that it was forked from may have been started with other variables. Torch ends
-    processes when the one they were forked from ends; but the server lives as long as any of them.
+    The server that it was forked from may have been started with other variables. Torch ends processes when the one
+    they were forked from ends; but the server lives as long as any of them.
     """
     os.environ.clear()
     os.environ.update(environment)

@@ -1,0 +1,229 @@
+"""What can be known before a sweep starts: store, data, checkpoint, places for replicas, and whether nodes agree."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from upop_ray import config
+from upop_ray.config import Experiment
+from upop_ray.distributed.cluster import Node, check_resources, has_autoscaler, nodes
+from upop_ray.errors import UpopError
+from upop_ray.store import Store
+from upop_ray.training.finish import versions
+from upop_ray.training.prepared import content_addresses, prepare
+
+#: seconds by which a node's clock may differ from the driver's: curves and logs are ordered by it
+CLOCK_TOLERANCE = 5.0
+#: seconds in which all nodes answer, so that a checkup ends within a minute; a sweep that starts waits less
+NODE_SECONDS = 40.0
+_LEVEL = Literal["ok", "unknown", "wrong"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at.
+
+    :param level: ``unknown`` where nothing could be found out, which does not keep a sweep from starting
+    :param cure: what to do about it
+    """
+
+    name: str
+    level: _LEVEL
+    found: str
+    cure: str = ""
+
+
+@dataclass(frozen=True)
+class NodeFacts:
+    """What a node says of itself.
+
+    :param inputs: content address of the point and of the dense model there, or why there is none
+    :param store: why its store is not the driver's; empty when it is
+    :param clock: seconds by which its clock is ahead of the driver's, and how far off that may be
+    """
+
+    versions: dict[str, str]
+    inputs: str
+    store: str
+    clock: tuple[float, float]
+
+
+def examine_inputs(experiment: Experiment) -> Iterator[Check]:
+    """Look at what this process can see without a cluster: the store, the data, the checkpoint."""
+    yield _tried("store", lambda: f"{_checked_store(experiment)}: files can be made, read, listed, removed")
+    yield _tried("data and checkpoint", lambda: f"{experiment.data.path}, {experiment.model.path}{_opened(experiment)}")
+
+
+def examine_cluster(experiment: Experiment, seconds: float = NODE_SECONDS) -> Iterator[Check]:
+    """Look at the cluster that this process is connected to, one process on each node that can compute.
+
+    :param seconds: in which nodes have to answer
+    """
+    yield _tried("replica fits", lambda: _places(experiment))
+    computing = [node for node in nodes() if any(node.total.values())]
+    facts = asked(experiment, computing, seconds)
+    yield from examine_nodes(computing, facts, own_versions(), _addresses(experiment))
+
+
+def examine_nodes(
+    present: Sequence[Node], facts: dict[str, NodeFacts], own: dict[str, str], inputs: str
+) -> Iterator[Check]:
+    """Compare what nodes say of themselves with the driver.
+
+    :param facts: by id of the node; a node that is missing did not answer
+    """
+    silent = [node for node in present if node.id not in facts]
+    level: _LEVEL = "unknown" if silent else "ok"
+    found = f"{len(facts)} of {len(present)} nodes answered in time"
+    yield Check("nodes answer", level, found, f"look at {named(silent)}" if silent else "")
+    answered = [(node, facts[node.id]) for node in present if node.id in facts]
+    if not answered:
+        return
+    yield _compared(
+        "versions agree", answered, lambda fact: _differing(fact.versions, own), "install the same versions"
+    )
+    yield _compared("clocks agree", answered, _clock_problem, "let the nodes keep time (NTP)")
+    yield _compared("store on nodes", answered, lambda fact: fact.store, "mount the same folder, or use s3://")
+    yield _compared(
+        "data and checkpoint on nodes",
+        answered,
+        lambda fact: "" if fact.inputs == inputs else fact.inputs,
+        "put the same files at the same path on every node, or use URIs",
+    )
+
+
+def asked(experiment: Experiment, present: Sequence[Node], seconds: float = NODE_SECONDS) -> dict[str, NodeFacts]:
+    """What each node says of itself, by id; nodes that do not answer in time are left out."""
+    store, name = Store(experiment.store), f".check/{time.time_ns()}"
+    store.write(name, b"seen by every node")
+    probes = {node.id: _probe(node) for node in present}
+    calls = {probe.facts.remote(experiment.model_dump(mode="json"), name): id for id, probe in probes.items()}
+    try:
+        ready, _ = ray.wait(list(calls), num_returns=len(calls), timeout=seconds) if calls else ([], [])
+        return {calls[call]: fact for call in ready if (fact := _answer(call, probes[calls[call]])) is not None}
+    finally:
+        for probe in probes.values():
+            ray.kill(probe)
+        store.remove(name)
+
+
+def own_versions() -> dict[str, str]:
+    """Versions of what results depend on, and a hash of this package's own source."""
+    found = versions()
+    digest = hashlib.sha256()
+    package = Path(config.__file__).parent.parent
+    for file in sorted(package.rglob("*.py")):
+        digest.update(f"{file.relative_to(package)} ".encode() + file.read_bytes())
+    return found | {"upop_ray": f"{found['upop_ray']} ({digest.hexdigest()[:8]})"}
+
+
+def named(present: Sequence[Node], most: int = 5) -> str:
+    """Addresses of nodes, for people."""
+    shown = ", ".join(node.address for node in present[:most])
+    return shown + (f" and {len(present) - most} more" if len(present) > most else "")
+
+
+class _Probe:
+    """A process on one node."""
+
+    def facts(self, values: dict[str, Any], seen: str) -> tuple[dict[str, str], str, str]:
+        experiment = config.parse(values)
+        return own_versions(), _addresses(experiment), _store_problem(experiment, seen)
+
+    def clock(self) -> float:
+        return time.time()
+
+
+def _probe(node: Node) -> Any:
+    strategy = NodeAffinitySchedulingStrategy(node.id, soft=False)
+    return ray.remote(_Probe).options(num_cpus=0, scheduling_strategy=strategy).remote()
+
+
+def _answer(call: Any, probe: Any) -> NodeFacts | None:
+    try:
+        found, inputs, store = ray.get(call)
+        return NodeFacts(found, inputs, store, min((_clock(probe) for _ in range(3)), key=lambda clock: clock[1]))
+    except ray.exceptions.RayError:
+        return None
+
+
+def _clock(probe: Any) -> tuple[float, float]:
+    before = time.time()
+    there = ray.get(probe.clock.remote(), timeout=5.0)
+    after = time.time()
+    return there - (before + after) / 2, (after - before) / 2
+
+
+def _clock_problem(fact: NodeFacts) -> str:
+    ahead, uncertain = fact.clock
+    if abs(ahead) - uncertain <= CLOCK_TOLERANCE:
+        return ""
+    return (
+        f"{abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} the driver ({CLOCK_TOLERANCE:g} s are tolerated)"
+    )
+
+
+def _differing(there: dict[str, str], own: dict[str, str]) -> str:
+    names = [name for name in own if there.get(name) != own[name]]
+    return ", ".join(f"{name} {there.get(name)} (driver {own[name]})" for name in names)
+
+
+def _compared(
+    name: str, answered: Sequence[tuple[Node, NodeFacts]], problem: Callable[[NodeFacts], str], cure: str
+) -> Check:
+    wrong = [(node, problem(fact)) for node, fact in answered if problem(fact)]
+    if not wrong:
+        return Check(name, "ok", f"on {len(answered)} nodes")
+    first, text = wrong[0]
+    others = f"; also on {named([node for node, _ in wrong[1:]])}" if len(wrong) > 1 else ""
+    return Check(name, "wrong", f"{first.address}: {text}{others}", cure)
+
+
+def _tried(name: str, look: Callable[[], str]) -> Check:
+    try:
+        return Check(name, "ok", look())
+    except UpopError as error:
+        # the message ends with its cure
+        found, _, cure = str(error).rpartition("; ")
+        return Check(name, "wrong", found or cure, cure if found else "")
+
+
+def _checked_store(experiment: Experiment) -> str:
+    store = Store(experiment.store)
+    store.check()
+    return store.uri
+
+
+def _opened(experiment: Experiment) -> str:
+    prepare(experiment).task()
+    return ""
+
+
+def _places(experiment: Experiment) -> str:
+    check_resources(experiment)
+    replica = experiment.replica
+    asked = f"{replica.workers} x ({replica.cpus_per_worker:g} CPU, {replica.gpus_per_worker:g} GPU)"
+    return f"{asked}: " + ("the autoscaler may add nodes" if has_autoscaler() else "there is room")
+
+
+def _addresses(experiment: Experiment) -> str:
+    """Content addresses of what a point starts from, which differ when a file does."""
+    try:
+        return " ".join(content_addresses(experiment))
+    except UpopError as error:
+        return str(error)
+
+
+def _store_problem(experiment: Experiment, seen: str) -> str:
+    try:
+        store = Store(experiment.store)
+        store.check()
+        return "" if store.exists(seen) else f"{store.uri} is another folder there than the driver's"
+    except UpopError as error:
+        return str(error)

@@ -1,0 +1,157 @@
+"""What the Ray cluster has: nodes, what is free on them, who waits, and whether more can come."""
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.autoscaler.v2.sdk import get_cluster_status
+from ray.autoscaler.v2.utils import is_autoscaler_v2
+from ray.experimental.internal_kv import _internal_kv_get
+from ray.util.placement_group import PlacementGroup, placement_group_table
+
+from upop_ray.config import Experiment, replaced
+from upop_ray.errors import ConfigError
+from upop_ray.store import Store
+
+#: what replicas ask for
+KINDS = ("CPU", "GPU")
+#: 0.3 CPUs hold three workers of 0.1
+_ROUNDING = 1e-6
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node that is up, with all its CPUs and GPUs and those that nobody has reserved."""
+
+    id: str
+    address: str
+    total: dict[str, float]
+    free: dict[str, float]
+
+
+def connect() -> None:
+    """Join the cluster of ``RAY_ADDRESS``, or start one on this machine.
+
+    :raises ConfigError: there is none at that address
+    """
+    try:
+        ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        address = os.environ.get("RAY_ADDRESS", "local")
+        reason = str(error).strip().splitlines()[0]
+        cure = "start the cluster, or unset RAY_ADDRESS to run on this machine alone"
+        raise ConfigError("RAY_ADDRESS", f"cannot reach a Ray cluster at {address!r} ({reason})", cure) from error
+
+
+@contextmanager
+def connected() -> Iterator[None]:
+    """Be connected, as :func:`connect` does it unless that was done before, for as long as the context lasts."""
+    started_here = not ray.is_initialized()
+    if started_here:
+        connect()
+    try:
+        yield
+    finally:
+        if started_here:
+            ray.shutdown()
+
+
+def with_absolute_paths(experiment: Experiment) -> Experiment:
+    """Workers run in folders of their own, so what is relative to this one is made absolute."""
+    changes = {"store": Store(experiment.store).uri}
+    for field, path in (("model.path", experiment.model.path), ("data.path", experiment.data.path)):
+        if Path(path).is_dir():
+            changes[field] = str(Path(path).resolve())
+    return replaced(experiment, changes)
+
+
+def nodes() -> list[Node]:
+    """The nodes that are up."""
+    free = ray._private.state.available_resources_per_node()
+    return [
+        Node(
+            node["NodeID"],
+            node["NodeManagerAddress"],
+            {kind: node["Resources"].get(kind, 0.0) for kind in KINDS},
+            {kind: free.get(node["NodeID"], {}).get(kind, 0.0) for kind in KINDS},
+        )
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+
+
+def draining_nodes() -> set[str]:
+    """Ids of the nodes that were told to go away."""
+    return set(ray._private.state.state.get_draining_nodes())
+
+
+def has_autoscaler() -> bool:
+    """Whether nodes can come by themselves; the autoscaler of a cluster that was put up by hand only looks on."""
+    # nodes that an onlooker finds are each a type of its own, called after the node
+    return any(kind and not kind.startswith("node_") for kind in _node_types())
+
+
+def _node_types() -> set[str]:
+    """Names that the autoscaler has for its kinds of nodes."""
+    if is_autoscaler_v2(fetch_from_server=True):
+        status = get_cluster_status(ray.get_runtime_context().gcs_address)
+        return {node.ray_node_type_name for node in (*status.active_nodes, *status.idle_nodes, *status.pending_nodes)}
+    status = _internal_kv_get("__autoscaling_status")
+    report = json.loads(status).get("autoscaler_report") if status else None
+    return set(report["node_type_mapping"].values()) if report else set()
+
+
+def check_resources(experiment: Experiment) -> None:
+    """Make sure that a replica can ever be placed; with an autoscaler nobody knows, and nothing is checked.
+
+    :raises ConfigError: it asks for more than the cluster, or any node of it, has
+    """
+    if has_autoscaler():
+        return
+    replica, present = experiment.replica, nodes()
+    wanted = {"CPU": ("cpus_per_worker", replica.cpus_per_worker), "GPU": ("gpus_per_worker", replica.gpus_per_worker)}
+    for kind, (field, each) in wanted.items():
+        if not each:
+            continue
+        largest = max((node.total[kind] for node in present), default=0.0)
+        if largest < each:
+            raise ConfigError(
+                f"replica.{field}", f"{each:g} asked, the largest node has {largest:g} {kind}", "lower it"
+            )
+    places = sum(places_on(node.total, [each for _, each in wanted.values()]) for node in present)
+    if places < replica.workers:
+        asked = " and ".join(f"{each:g} {kind}" for kind, (_, each) in wanted.items() if each)
+        problem = f"{replica.workers} workers of {asked} asked, the cluster has room for {places}"
+        raise ConfigError("replica.workers", problem, f"use at most {places}, or smaller workers")
+
+
+def places_on(total: dict[str, float], each: Sequence[float]) -> int:
+    """How many workers, each with so much of every kind, a node holds."""
+    return min(int(total[kind] / size + _ROUNDING) for kind, size in zip(KINDS, each, strict=True) if size)
+
+
+class Bundles:
+    """Where the bundles of a placement group lie, which changes only when a node is lost."""
+
+    def __init__(self, group: PlacementGroup) -> None:
+        self._group = group
+        self._placed = self._where()
+        self.nodes = frozenset(self._placed.values())
+
+    def lost(self) -> bool:
+        """Whether a node under the group has gone."""
+        return self._where() != self._placed
+
+    def _where(self) -> dict[Any, str]:
+        return dict(placement_group_table(self._group)["bundles_to_node_id"])
+
+
+def waiting_groups() -> int:
+    """Placement groups that nobody has found room for; those of other jobs count too."""
+    return sum(1 for group in placement_group_table().values() if group["state"] in ("PENDING", "RESCHEDULING"))
