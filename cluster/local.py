@@ -166,6 +166,9 @@ def _launch(record: Record, state: State, name: str) -> None:
     if state.log(name).exists():
         state.log(name).replace(state.log(f"{name}-before"))
     environment = node_environment(state.token, state.folder, gpus)
+    if name == TENSORBOARD:
+        # it would list each folder of a bucket once, and never see what comes later
+        environment["FSSPEC_S3"] = '{"use_listings_cache": false}'
     state.processes[name] = start(command, environment, state.log(name), _PROJECT)
     record.write(state)
 

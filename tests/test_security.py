@@ -57,7 +57,8 @@ def test_credentials_in_settings_are_refused_and_not_repeated(field: str, value:
     assert parse({"store": "s3://bucket/a@b"}).store == "s3://bucket/a@b"
 
 
-@pytest.mark.parametrize("verb", ["run", pytest.param("sweep", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["run", "sweep"])
 def test_no_secret_is_written_or_shown(s3: S3, tmp_path: Path, verb: str) -> None:
     """A point, and a sweep, with the store on S3: in the store, the output, Ray's logs, and the command lines."""
     secret = os.environ["AWS_SECRET_ACCESS_KEY"].encode()
@@ -108,5 +109,7 @@ def test_a_point_on_s3_is_that_in_a_folder(s3: S3, tmp_path: Path) -> None:
     assert list(there.sizes(paths.model)) and there.sizes(paths.model) == here.sizes(paths.model)
     for name in [paths.masks, *here.sizes(paths.model)]:
         assert there.read(name) == here.read(name), name
+    secret = os.environ["AWS_SECRET_ACCESS_KEY"].encode()
+    assert not [name for name in there.sizes("points") if secret in there.read(name)]
     # of the attempt its claim is left
     assert [name.rpartition("/")[2] for name in there.sizes(paths.attempts)] == ["started.json"]

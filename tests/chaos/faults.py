@@ -4,11 +4,21 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import psutil
 
 from tests.chaos.cluster import LocalCluster, raylet
 from tests.chaos.sweep import Sweep
+
+
+class Struck(NamedTuple):
+    """When it struck, and what the sweep had then: manifests, and the newest attempt of each point under way."""
+
+    at: float
+    manifests: dict[str, bytes]
+    attempts: dict[str, int]
+
 
 Fault = Callable[[LocalCluster, Sweep], None]
 #: titles of processes; Tune wraps the class of the trials
@@ -72,13 +82,13 @@ FAULTS: dict[str, Fault] = {
 }
 
 
-def strike(name: str, moment: random.Random, cluster: LocalCluster, sweep: Sweep) -> float:
-    """Let something happen in the middle of the work; returns when."""
+def strike(name: str, moment: random.Random, cluster: LocalCluster, sweep: Sweep) -> Struck:
+    """Let something happen in the middle of the work."""
     sweep.until(sweep.saved, "checkpoint")
     time.sleep(moment.uniform(0, 8))
-    now = time.monotonic()
+    struck = Struck(time.monotonic(), sweep.manifests(), sweep.saved())
     FAULTS[name](cluster, sweep)
-    return now
+    return struck
 
 
 def _one(cluster: LocalCluster, sweep: Sweep, title: str) -> psutil.Process:

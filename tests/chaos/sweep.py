@@ -1,6 +1,7 @@
 """A sweep of six tiny points in a process of its own, and what can be seen of it from outside: its store."""
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from upop_ray.store import Store
 
 #: seconds that anything may take; the machine may be busy
 PATIENCE = 420.0
+_CHECKPOINT = re.compile(r"(\w+)/attempts/(\d+)/.*complete\.json$")
 _LOSSES = ("search/loss", "retrain/loss")
 
 
@@ -79,10 +81,19 @@ class Sweep:
         names = [name for name in self.store.list("points") if self.store.exists(f"points/{name}/manifest.json")]
         return {name: self.store.read(f"points/{name}/manifest.json") for name in names}
 
-    def saved(self) -> set[str]:
-        """Files that points have written last: checkpoints and manifests."""
-        ends = ("complete.json", "manifest.json")
-        return {name for name in self.store.sizes("points") if name.endswith(ends)}
+    def saved(self) -> dict[str, int]:
+        """The newest attempt of each point under way that has saved a checkpoint."""
+        found: dict[str, int] = {}
+        for match in map(_CHECKPOINT.search, self.store.sizes("points")):
+            if match:
+                found[match[1]] = max(int(match[2]), found.get(match[1], -1))
+        return found
+
+    def resumed(self, before: dict[str, int]) -> bool:
+        """Whether a point has saved a checkpoint in a newer attempt than ``before``, or needed none to finish."""
+        now = self.saved()
+        newer = any(attempt > before[point] for point, attempt in now.items() if point in before)
+        return newer or not set(before) - set(self.manifests())
 
     def results(self) -> dict[str, Any]:
         """What each finished point found."""

@@ -39,9 +39,8 @@ def test_a_sweep_survives(
     cluster.refill()
     sweep = Sweep(root, store, cluster.address)
     sweep.start()
-    struck = strike(fault, random.Random(f"{fault} {place} {round}"), cluster, sweep)
-    before, saved = sweep.manifests(), sweep.saved()
-    sweep.until(lambda: sweep.saved() - saved, "checkpoint after the fault")
+    struck, before, saved = strike(fault, random.Random(f"{fault} {place} {round}"), cluster, sweep)
+    sweep.until(lambda: sweep.resumed(saved), "checkpoint of a newer attempt")
     recovered = time.monotonic() - struck
     code = sweep.wait()
     after, results = sweep.manifests(), sweep.results()

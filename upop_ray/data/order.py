@@ -21,9 +21,9 @@ class Use(IntEnum):
     """
 
     STEP = 0
-    NEGATIVES = 1
-    BLOCKS = 2
-    WINDOWS = 3
+    NEGATIVES = 2
+    BLOCKS = 3
+    WINDOWS = 4
 
 
 def generator(use: Use, seed: int, epoch: int, index: int = 0) -> np.random.Generator:

@@ -119,9 +119,7 @@ def open_split(
     place = f"{dataset.root}, split {split}"
     if dataset.reading is None or _bytes_of(dataset, split) <= dataset.reading.memory_bytes:
         table = dataset.split(split, columns=[*columns, *images])
-        held = tuple(
-            HeldPictures(_encoded(table.column(name), f"{place}, {name}"), place) for name in images
-        )
+        held = tuple(HeldPictures(_encoded(table.column(name), f"{place}, {name}"), place) for name in images)
         return table.select(list(columns)), held
     return _streamed(dataset, split, columns, images)
 

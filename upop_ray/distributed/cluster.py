@@ -23,6 +23,8 @@ from upop_ray.store import Store
 KINDS = ("CPU", "GPU")
 #: 0.3 CPUs hold three workers of 0.1
 _ROUNDING = 1e-6
+#: where Ray unpacks the working_dir of a job
+_JOB_FOLDERS = "working_dir_files"
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,15 @@ def connected() -> Iterator[None]:
 
 
 def with_absolute_paths(experiment: Experiment) -> Experiment:
-    """Workers run in folders of their own, so what is relative to this one is made absolute."""
-    changes = {"store": Store(experiment.store).uri}
+    """Workers run in folders of their own, so what is relative to this one is made absolute.
+
+    :raises ConfigError: the store would lie in the copy of a folder that Ray makes for a job and removes
+    """
+    store = Store(experiment.store)
+    if store.is_local and _JOB_FOLDERS in Path.cwd().parts and not Path(experiment.store).is_absolute():
+        cure = "write an absolute folder that all nodes mount, or s3://bucket/prefix"
+        raise ConfigError("store", f"{experiment.store!r} would lie in this job's folder, which goes with it", cure)
+    changes = {"store": store.uri}
     for field, path in (("model.path", experiment.model.path), ("data.path", experiment.data.path)):
         if Path(path).is_dir():
             changes[field] = str(Path(path).resolve())

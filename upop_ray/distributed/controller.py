@@ -154,7 +154,7 @@ def _wind_up(running: int) -> None:
     """Have the points that run saved, unless they take too long or the user insists."""
     if not running:
         return
-    console.print(f"stopping: {running} points are being saved (at most {_GRACE:.0f} s; again to stop at once)")
+    console.print(f"stopping: the points that run are being saved (at most {_GRACE:.0f} s; again to stop at once)")
     try:
         saved = give_back_all(_GRACE)
     except KeyboardInterrupt:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import torch
 from torch import Tensor
@@ -193,8 +193,7 @@ class Point:
                         engine, "search", step.step + 1, stacked(named("search", search.state()), self.host.device)
                     )
                 if leaving:
-                    self.host.attempt.settle()
-                    raise GivenBack
+                    self._give_back()
             weights = engine.weights()
         return search.keep, folded_state(weights, self.sites, gates.tensors, search.keep)
 
@@ -264,8 +263,7 @@ class Point:
                 if leaving or self._checkpoint_due(done, steps):
                     self._save(engine, "retrain", done, shared)
                 if leaving:
-                    self.host.attempt.settle()
-                    raise GivenBack
+                    self._give_back()
             return self._plain(engine, sliced)
 
     def _engine(self, model: torch.nn.Module, learning_rate: float) -> Engine:
@@ -306,6 +304,12 @@ class Point:
         metrics = {"loss": step.loss, "learning_rate": step.learning_rate} | self._pace.measured(done) | extra
         self.rows.log(phase, done, metrics)
         yield Progress(phase, done, steps, metrics)
+
+    def _give_back(self) -> NoReturn:
+        """Leave all together, when what rank 0 has saved is in the store: the first that leaves ends the replica."""
+        self.host.attempt.settle()
+        gather(torch.zeros(1, device=self.host.device))
+        raise GivenBack
 
     def _leaving(self) -> bool:
         """Whether any rank has been told to leave; all of them hear it after the same step."""
