@@ -62,7 +62,9 @@ def test_drop_path_changes_what_is_trained_and_nothing_else(method: str, tmp_pat
     manifests = [manifest_of(plain), manifest_of(dropping)]
     assert manifests[0]["hash"] != manifests[1]["hash"]
     assert all(manifest["checks"]["masked_vs_sliced"] <= 1e-5 for manifest in manifests)
-    assert manifests[0]["dense"] == manifests[1]["dense"] and manifests[0]["budget"] == manifests[1]["budget"]
+    assert manifests[0]["dense"] == manifests[1]["dense"]
+    # gates that learn otherwise choose other units
+    assert all(manifest["budget"]["achieved"] == pytest.approx(0.5, abs=0.005) for manifest in manifests)
     (_, first), (_, second) = results(plain), results(dropping)
     assert first.keys() == second.keys()
     assert not any(torch.equal(first[key], second[key]) for key in first if key.endswith(".mlp.fc2.bias"))
