@@ -19,7 +19,7 @@ JOB ?=
 ON_CLUSTER = $(VENV)/bin/python -m cluster
 WHICH = $(if $(CLUSTER),--cluster $(CLUSTER))
 
-.PHONY: sweep cluster-up cluster-status submit logs cluster-down test test-all lint bench clean
+.PHONY: sweep cluster-up cluster-status submit logs cluster-down test test-all chaos lint bench clean
 
 sweep: $(READY)
 	@$(VENV)/bin/python -m upop_ray.sweep $(EXPERIMENT) $(ARGS)
@@ -43,7 +43,11 @@ test: lint
 	$(VENV)/bin/python -m pytest -q -n 2 --dist loadfile
 
 test-all: lint
-	$(VENV)/bin/python -m pytest -q -n 2 --dist loadfile -m "not gpu"
+	$(VENV)/bin/python -m pytest -q -n 2 --dist loadfile -m "not gpu and not chaos"
+
+# kills workers, nodes, drivers and heads of a local cluster in the middle of sweeps; about half an hour
+chaos: lint
+	$(VENV)/bin/python -m pytest -q -s -m chaos tests/chaos
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .
