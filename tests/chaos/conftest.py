@@ -11,7 +11,7 @@ from rich.table import Table
 
 from tests.chaos.cluster import LocalCluster
 from tests.chaos.sweep import Sweep
-from tests.s3 import s3
+from tests.s3 import S3, s3
 
 __all__ = ["s3"]
 _FOUND = pytest.StashKey[list["Found"]]()
@@ -31,7 +31,8 @@ class Found:
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[LocalCluster]:
+def cluster(s3: S3) -> Iterator[LocalCluster]:
+    """Its nodes have the credentials of the S3 server, which is there before them."""
     cluster = LocalCluster()
     yield cluster
     cluster.stop()

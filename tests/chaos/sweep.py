@@ -1,5 +1,6 @@
 """A sweep of six tiny points in a process of its own, and what can be seen of it from outside: its store."""
 
+import contextlib
 import os
 import re
 import subprocess
@@ -15,6 +16,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.tiny import tiny_values
+from upop_ray.errors import StoreError
 from upop_ray.store import Store
 
 #: seconds that anything may take; the machine may be busy
@@ -69,9 +71,11 @@ class Sweep:
         assert self.driver is not None
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
-            found = condition()
-            if found:
-                return found
+            # what is looked at may be removed by the sweep at the same time
+            with contextlib.suppress(StoreError):
+                found = condition()
+                if found:
+                    return found
             assert self.driver.poll() is None, f"the sweep ended ({self.driver.poll()}) before {what}:\n{self.output()}"
             time.sleep(0.1)
         raise AssertionError(f"no {what} in time:\n{self.output()}")
