@@ -45,7 +45,7 @@ test: lint
 test-all: lint
 	$(VENV)/bin/python -m pytest -q -n 2 --dist loadfile -m "not gpu and not chaos"
 
-# kills workers, nodes, drivers and heads of a local cluster in the middle of sweeps; about half an hour
+# kills workers, nodes, drivers and heads of a local cluster in the middle of sweeps
 chaos: lint
 	$(VENV)/bin/python -m pytest -q -s -m chaos tests/chaos
 

@@ -162,14 +162,6 @@ def test_a_batch_after_the_last_is_an_error(batches: ImageTextBatches) -> None:
         batches.batch(Cursor(0, 2))
 
 
-def test_a_cursor_walks_through_the_epochs() -> None:
-    cursor, places = Cursor(), []
-    for _ in range(4):
-        places.append((cursor.epoch, cursor.index))
-        cursor = cursor.next(steps_per_epoch=3)
-    assert places == [(0, 0), (0, 1), (0, 2), (1, 0)]
-
-
 def test_the_three_kinds_of_caption_are_equally_likely() -> None:
     draws = np.random.default_rng(0)
     captions = [draw_caption("cat", ("a", "b", "c", "d"), draws) for _ in range(3000)]

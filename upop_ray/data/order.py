@@ -38,11 +38,6 @@ class Cursor:
     epoch: int = 0
     index: int = 0
 
-    def next(self, steps_per_epoch: int) -> "Cursor":
-        """Return the place after this one."""
-        last = self.index + 1 >= steps_per_epoch
-        return Cursor(self.epoch + 1, 0) if last else Cursor(self.epoch, self.index + 1)
-
 
 @dataclass(frozen=True)
 class Rows:
