@@ -12,6 +12,7 @@ from rich.table import Table
 from tests.chaos.cluster import LocalCluster
 from tests.chaos.sweep import Sweep
 from tests.s3 import S3, s3
+from tests.s3_proxy import Proxy, proxied
 
 __all__ = ["s3"]
 _FOUND = pytest.StashKey[list["Found"]]()
@@ -31,7 +32,15 @@ class Found:
 
 
 @pytest.fixture(scope="session")
-def cluster(s3: S3) -> Iterator[LocalCluster]:
+def proxy(s3: S3) -> Iterator[Proxy]:
+    """Everything goes to the S3 server through it."""
+    with proxied(s3.endpoint) as proxy, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        yield proxy
+
+
+@pytest.fixture(scope="session")
+def cluster(proxy: Proxy) -> Iterator[LocalCluster]:
     """Its nodes have the credentials of the S3 server, which is there before them."""
     cluster = LocalCluster()
     yield cluster

@@ -71,6 +71,7 @@ FAULTS: dict[str, Fault] = {
     "worker killed": _signal_to(_TRAINING, signal.SIGKILL),
     "worker hangs": _signal_to(_TRAINING, signal.SIGSTOP),
     "worker gets SIGTERM": _signal_to(_TRAINING, signal.SIGTERM),
+    "trial actor hangs": _signal_to(_TRIAL, signal.SIGSTOP),
     "trial actor killed": _signal_to(_TRIAL, signal.SIGKILL),
     "trial actor gets SIGTERM": _signal_to(_TRIAL, signal.SIGTERM),
     "raylet killed": _node_lost(signal.SIGKILL),

@@ -143,6 +143,13 @@ def test_evaluation_takes_photographs_of_any_size(name: str, tmp_path: Path) -> 
     assert task.evaluate(model, "validation") == found
 
 
+@pytest.mark.parametrize("name", ["retrieval", "retrieval_itm", "nlvr"])
+def test_texts_of_photographs_are_read_as_published(name: str, tmp_path: Path) -> None:
+    task, _ = made(name, tmp_path)
+    # BLIP's pre_caption drops these marks and what space they leave
+    assert torch.equal(task.batches.tokenize([' A "red" cat: (2)! '])[0], task.batches.tokenize(["a red cat 2"])[0])
+
+
 @pytest.mark.parametrize("name", TASKS)
 def test_batches_can_be_made_in_another_process(name: str, tmp_path: Path) -> None:
     """They travel as files, texts and settings, and give the same there."""

@@ -6,7 +6,8 @@ from pydantic import Discriminator, Field, Tag
 
 from upop_ray.config.base import FromList, NonNegativeFloat, Part, Positive, PositiveFloat, Share
 
-#: the published recipe for photographs of any size, or the gentle changes that drawings on white bear, of one size
+#: the published recipe for photographs of any size and for their texts (lower case, without most punctuation), or the
+#: gentle changes that drawings on white bear, of one size, and texts as they are
 Augmentation: TypeAlias = Literal["photographs", "drawings"]
 
 

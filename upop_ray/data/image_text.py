@@ -159,15 +159,21 @@ class FixedLength:
     A tokenizer that gives no attention mask, as that of SigLIP, wants its padding looked at: the mask is 1 throughout.
 
     :param start: token that takes the place of the tokenizer's own first one, if any
+    :param clean: what is done to a text before
     """
 
     tokenizer: Any
     length: int
     start: int | None = None
+    clean: Callable[[str], str] = str
 
     def __call__(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         encoded = self.tokenizer(
-            texts, padding="max_length", truncation=True, max_length=self.length, return_tensors="pt"
+            [self.clean(text) for text in texts],
+            padding="max_length",
+            truncation=True,
+            max_length=self.length,
+            return_tensors="pt",
         )
         ids: Tensor = encoded["input_ids"]
         if self.start is not None:

@@ -52,6 +52,8 @@ class StreamedPictures(Pictures):
         self._forget()
 
     def contents(self, rows: Sequence[int]) -> list[bytes]:
+        if not rows:
+            return []
         places = np.asarray(rows, dtype=np.int64)
         numbers = np.searchsorted(self._starts, places, side="right") - 1
         columns = self._opened(np.unique(numbers).tolist())

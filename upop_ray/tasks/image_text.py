@@ -31,6 +31,7 @@ from upop_ray.tasks.contrastive import (
     soft_cross_entropy,
 )
 from upop_ray.tasks.evaluation import SPLITS, device_of
+from upop_ray.tasks.language import cleaned
 from upop_ray.tasks.spec import Gathered, Loss
 
 
@@ -64,7 +65,8 @@ class ImageTextRetrieval(ABC):
         self.dataset = dataset
         config: Any = model.config
         views = BLIP_VIEWS[task.augmentation](preprocessing_of(processor, config.vision_config.image_size))
-        tokenize = FixedLength(processor.tokenizer, self.text_length(experiment, model))
+        clean = cleaned if task.augmentation == "photographs" else str
+        tokenize = FixedLength(processor.tokenizer, self.text_length(experiment, model), clean=clean)
         training = read_once(load_image_text, dataset, "train")
         order = training_order(dataset, training, experiment.batch_size, experiment.seed)
         self.batches = ImageTextBatches(training, order, views, tokenize)

@@ -17,7 +17,7 @@ from upop_ray.data.pairs import PairBatch, PairBatches, PairSplit, load_pairs
 from upop_ray.data.shards import ShardedDataset
 from upop_ray.data.views import BLIP_VIEWS
 from upop_ray.tasks.evaluation import SPLITS, device_of, over_ranks, row_batches
-from upop_ray.tasks.language import require_room
+from upop_ray.tasks.language import cleaned, require_room
 from upop_ray.tasks.spec import Loss, StatelessTask
 
 
@@ -38,7 +38,8 @@ class Nlvr(StatelessTask):
         self.dataset = dataset
         require_room("task.text_length", task.text_length, config.text_config.max_position_embeddings)
         # the last entry of the vocabulary is [ENC], with which texts begin that are read together with images
-        tokenize = FixedLength(processor.tokenizer, task.text_length, start=config.text_config.vocab_size - 1)
+        start = config.text_config.vocab_size - 1
+        tokenize = FixedLength(processor.tokenizer, task.text_length, start, cleaned)
         views = BLIP_VIEWS[task.augmentation](preprocessing_of(processor, config.vision_config.image_size))
         split = read_once(load_pairs, dataset, "train")
         order = training_order(dataset, split, experiment.batch_size, experiment.seed)
