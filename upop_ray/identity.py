@@ -22,7 +22,7 @@ NOT_HASHED = (
 #: settings of the data that decide in which order they come
 _DATA = {"path", "lanes", "buffer"}
 #: settings of the search that every method reads, and those that some do
-_SEARCH_OF_ALL = {"method", "ratio", "budget", "epochs", "floor"}
+_SEARCH_OF_ALL = {"method", "ratio", "budget", "epochs", "floor", "floors", "align"}
 _SEARCH_OF = {
     "upop": {"learning_rate", "interval", "score", "regularisation", "penalty"},
     "unified": {"learning_rate", "score", "regularisation", "penalty"},
@@ -38,6 +38,10 @@ def point_settings(experiment: Experiment) -> dict[str, Any]:
     settings = experiment.model_dump(mode="json", exclude=set(NOT_HASHED))
     read = _SEARCH_OF_ALL | _SEARCH_OF[experiment.search.method]
     settings["search"] = {name: value for name, value in settings["search"].items() if name in read}
+    # where these change nothing, a point is what it was before there were any
+    for name, nothing in (("floors", {}), ("align", 1)):
+        if settings["search"][name] == nothing:
+            del settings["search"][name]
     # built-in data are shuffled as a whole
     shown = {"path"} if experiment.data.path.startswith("builtin:") else _DATA
     settings["data"] = {name: value for name, value in settings["data"].items() if name in shown}

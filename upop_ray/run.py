@@ -1,6 +1,7 @@
 """Compute one point in this process: ``python -m upop_ray.run FILE.yaml search.ratio=0.5``."""
 
 import argparse
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,8 +15,10 @@ from upop_ray.terminal import PhaseBars, console, guarded
 from upop_ray.tracking import quieten
 from upop_ray.training.checkpoint import Attempt
 from upop_ray.training.engine import LocalEngine
-from upop_ray.training.point import Host, Point
+from upop_ray.training.occupation import Held, Occupation
+from upop_ray.training.point import Point
 from upop_ray.training.prepared import prepare
+from upop_ray.training.progress import Host
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,6 +47,7 @@ def split_arguments(first: str | None, rest: Sequence[str]) -> tuple[str | None,
 def run(experiment: Experiment) -> dict[str, object]:
     """Compute the experiment's point and return its manifest."""
     quieten()
+    begun = time.monotonic()
     torch.set_num_threads(max(1, round(experiment.replica.cpus_per_worker)))
     device = local_device(experiment)
     store = Store(experiment.store, experiment.store_timeout)
@@ -54,21 +58,28 @@ def run(experiment: Experiment) -> dict[str, object]:
         manifest = store.read_json(paths.manifest)
     else:
         attempt = Attempt.begin(store, paths)
+        # one process, whatever a replica of a sweep would have
+        held = Held("", experiment.replica.cpus_per_worker, experiment.replica.gpus_per_worker)
+        occupation = Occupation(store, paths.cost(attempt.number), held, begun)
+        occupation.started()
         store.write_json(paths.settings, experiment.model_dump(mode="json"))
         try:
-            manifest = _computed(Point(prepared, Host(store, LocalEngine, attempt, device)))
+            manifest = _computed(Point(prepared, Host(store, LocalEngine, attempt, device)), occupation)
+            occupation.end("finished")
         finally:
             # also after Ctrl-C: what was saved is in the store before this ends
             attempt.settle()
+            occupation.end("interrupted")
     _report(manifest, store, paths)
     return dict(manifest)
 
 
-def _computed(point: Point) -> dict[str, Any]:
+def _computed(point: Point, occupation: Occupation) -> dict[str, Any]:
     """The manifest of a point, whose progress is shown meanwhile."""
     manifest: dict[str, Any] = {}
     with PhaseBars() as bars:
         for progress in point.run():
+            occupation.worked(progress.seconds)
             if progress.manifest is not None:
                 manifest = progress.manifest
             elif progress.note:

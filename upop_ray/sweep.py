@@ -1,11 +1,14 @@
 """Sweep ratios, methods, seeds and drawn settings: ``python -m upop_ray.sweep FILE.yaml a.b=c``."""
 
 import argparse
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from upop_ray import config
 from upop_ray.config import Experiment
+from upop_ray.reporting.costs import cost_lines
+from upop_ray.reporting.ledger import read_ledger
 from upop_ray.reporting.table import points_table, seeds_table, unfinished_lines
 from upop_ray.run import split_arguments
 from upop_ray.store import Store, SweepPaths
@@ -68,6 +71,9 @@ def show(experiment: Experiment, result: "SweepResult") -> None:
     finished = sum(1 for row in result.rows if row.state == "finished")
     took = f"{result.seconds / 60:.1f} min"
     console.print(f"{finished} points finished, {result.reused} of them before this run; {took}")
+    ledger = read_ledger(store, experiment.name, result.rows, since=time.time() - result.seconds)
+    for line in cost_lines(ledger, experiment.sweep.price):
+        console.print(line, markup=False)
     if result.interrupted:
         console.print("interrupted: the same command goes on from the last checkpoints")
     console.print(f"models: {store.path('points')}")

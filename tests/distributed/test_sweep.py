@@ -15,7 +15,7 @@ from tests.tiny import tiny_experiment
 from upop_ray import run
 from upop_ray.config import Experiment
 from upop_ray.distributed.controller import run_sweep
-from upop_ray.errors import ConfigError
+from upop_ray.errors import BudgetError, ConfigError
 from upop_ray.store import PointPaths, Store, SweepPaths
 
 
@@ -54,7 +54,7 @@ def test_a_sweep_gives_points_and_curves_and_resubmitting_computes_what_is_missi
     assert (result.exit_code, result.computed, result.reused) == (0, 2, 0)
     assert [(row.method, row.ratio) for row in result.rows] == [("upop", 0.3), ("upop", 0.6)]
     tensorboard = Path(Store(experiment.store).path(SweepPaths("grid").tensorboard))
-    curve = scalars(tensorboard / "curves" / "upop")["test r_mean by parameters removed"]
+    curve = scalars(tensorboard / "curves" / "upop")["curve by parameters removed/test r_mean"]
     expected = [(0, result.rows[0].dense_metric("test"))]
     for row in result.rows:
         assert row.manifest is not None
@@ -62,7 +62,7 @@ def test_a_sweep_gives_points_and_curves_and_resubmitting_computes_what_is_missi
     assert curve == [(step, pytest.approx(value, abs=1e-4)) for step, value in expected]
     point = scalars(tensorboard / "points" / "upop-0.3-seed0")
     assert {"search/loss", "search/ratio", "search/kept/vision/mlp", "retrain/learning_rate"} <= set(point)
-    assert {"retrain/validation/r_mean", "search/examples_per_second", "hparam/test_r_mean"} <= set(point)
+    assert {"retrain/validation/r_mean", "search/examples_per_second", "result/test r_mean"} <= set(point)
 
     again = run_sweep(experiment)
     assert (again.exit_code, again.computed, again.reused) == (0, 0, 2)
@@ -110,11 +110,19 @@ def test_draws_go_through_one_study_and_more_samples_compute_the_difference(root
 
 
 def test_a_failing_point_is_listed_with_its_cause_and_the_others_finish(root: Path) -> None:
-    sweep = {"ratios": [0.2, 0.9]}
-    result = run_sweep(tiny_experiment(root, name="failing", search={"floor": 12}, sweep=sweep))
+    # MLPs stay whole, and a unit of attention is 1.57% of the budget: 12.75 and 14.47 of them
+    sweep = {"ratios": [0.2, 0.227]}
+    result = run_sweep(tiny_experiment(root, name="failing", search={"floors": {"mlp": 64}}, sweep=sweep))
     assert result.exit_code == 1
     assert [row.state for row in result.rows] == ["finished", "failed"]
-    assert "search.floor=12" in result.rows[1].cause
+    assert "the model's units are too coarse" in result.rows[1].cause
+
+
+def test_a_ratio_that_floors_forbid_is_refused_before_anything_starts(root: Path) -> None:
+    with pytest.raises(BudgetError, match=r"search\.ratio: 0\.9 .*search\.floors\.vision=0\.5; at most 0\.7\d+ can"):
+        run_sweep(
+            tiny_experiment(root, name="floored", search={"floors": {"vision": 0.5}}, sweep={"ratios": [0.2, 0.9]})
+        )
 
 
 def test_early_stopping_ends_poor_points_and_resubmitting_leaves_them(root: Path) -> None:

@@ -31,8 +31,9 @@ from upop_ray.pruning.site import kept_counts
 from upop_ray.store import PointPaths, Store
 from upop_ray.training.checkpoint import Attempt
 from upop_ray.training.engine import LocalEngine
-from upop_ray.training.point import Host, Point
+from upop_ray.training.point import Point
 from upop_ray.training.prepared import prepare
+from upop_ray.training.progress import Host
 
 TEXTS = ["a red cat", "two dogs and a bird in the green garden", "sun"]
 

@@ -12,8 +12,9 @@ from upop_ray.config import Experiment
 from upop_ray.store import PointPaths, Store
 from upop_ray.training.checkpoint import Attempt, latest_checkpoint
 from upop_ray.training.engine import LocalEngine
-from upop_ray.training.point import GivenBack, Host, Point
+from upop_ray.training.point import Point
 from upop_ray.training.prepared import prepare
+from upop_ray.training.progress import GivenBack, Host
 
 #: of each phase, an epoch of 48 images in batches of 8
 STEPS = 6

@@ -17,8 +17,9 @@ from upop_ray.store import PointPaths, Store
 from upop_ray.tracking import MetricRows
 from upop_ray.training.checkpoint import Attempt, StaleAttempt
 from upop_ray.training.engine import LocalEngine
-from upop_ray.training.point import Host, Point, Progress
+from upop_ray.training.point import Point
 from upop_ray.training.prepared import prepare
+from upop_ray.training.progress import Host, Progress
 
 #: what differs from run to run
 MEASURED = {"examples_per_second", "waiting_share"}

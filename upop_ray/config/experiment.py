@@ -6,6 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from upop_ray.config.base import (
     Finite,
+    Floors,
     FromList,
     FromText,
     NonNegativeFloat,
@@ -101,11 +102,29 @@ class Search(Part):
     epochs: Positive = 1
     interval: Positive = 10
     learning_rate: PositiveFloat = 1e-4
+    #: units that every site keeps
     floor: Positive = 1
+    #: share (below 1) or count of units that stay, of what a name stands for: ``language/attention`` or a site for its
+    #: own, ``language`` or ``attention`` for each kind in it or each tower with it
+    floors: Floors = {}
+    #: kept widths of heads and MLPs are multiples of it, or dense
+    align: Positive = 1
+    #: a tower that keeps a smaller share of a kind of its units is warned of; 0 warns of none
+    collapse_share: Annotated[float, Field(ge=0, lt=1)] = 0.05
     regularisation: Regularisation = Regularisation()
     penalty: GatePenalty = GatePenalty()
     #: learning rate of the gates, used by method ``mask`` alone
     gate_learning_rate: PositiveFloat = 1e-2
+
+    @model_validator(mode="after")
+    def _published_cut_is_not_aligned(self) -> "Search":
+        if self.align > 1 and self.budget == "units":
+            raise ConfigError(
+                "search.align",
+                f"{self.align} asked, the paper's cut (search.budget=units) knows no widths",
+                "use params",
+            )
+        return self
 
 
 class Retrain(Part):
@@ -137,9 +156,9 @@ class Replica(Part):
     gpus_per_worker: NonNegativeFloat = 0.0
     zero_stage: Literal[0, 1, 2, 3] = 2
     backend: Literal["gloo", "nccl"] = "gloo"
-    #: seconds a worker may take to start, and to go from one report to the next
+    #: seconds a worker may take to start, and to go from one report to the next, besides waiting for the store
     timeout: PositiveFloat = 600.0
-    #: seconds after which a worker whose process answers nothing counts as lost
+    #: seconds after which a process of the replica that answers nothing counts as lost
     heartbeat: PositiveFloat = 60.0
     #: further DeepSpeed settings, merged over ours
     deepspeed: dict[str, Any] = {}
@@ -160,6 +179,13 @@ class EarlyStopping(Part):
     reduction: Annotated[int, Field(ge=2)] = 4
 
 
+class Price(Part):
+    """What an hour costs, in any currency; 0 counts hours alone."""
+
+    cpu_hour: NonNegativeFloat = 0.0
+    gpu_hour: NonNegativeFloat = 0.0
+
+
 class Sweep(Part):
     """What varies: a grid, and draws from ``space`` for each of its cells."""
 
@@ -176,6 +202,11 @@ class Sweep(Part):
     retries: Annotated[int, Field(ge=0)] = 2
     #: points at once; 0 means as many as the resources allow
     max_concurrent: Annotated[int, Field(ge=0)] = 0
+    #: whether a drawn setting that was seen to change nothing with a method keeps one value there from then on; a cell
+    #: in which no other setting is drawn then has no further points. For this, the first draws of the first cell of
+    #: each method change one setting at a time
+    fix_dead_settings: bool = False
+    price: Price = Price()
 
     @field_validator("ratios", "methods", "seeds")
     @classmethod

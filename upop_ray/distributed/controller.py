@@ -19,13 +19,16 @@ from upop_ray.distributed.cluster import check_resources, connected, nodes, with
 from upop_ray.distributed.halving import HalvingByGroup
 from upop_ray.distributed.plan import check_space
 from upop_ray.distributed.proposals import Proposals
+from upop_ray.distributed.pulse import SilentTrials
 from upop_ray.distributed.replica import give_back_all
+from upop_ray.distributed.reservation import Reservation
 from upop_ray.distributed.trial import PointTrial, resources
 from upop_ray.errors import UpopError
 from upop_ray.reporting.points import PointRow
 from upop_ray.store import Store, SweepPaths
 from upop_ray.terminal import console
 from upop_ray.tracking import quieten
+from upop_ray.training.budget import check_ratios
 from upop_ray.training.finish import versions
 from upop_ray.training.prepared import prepare
 
@@ -82,7 +85,9 @@ def run_sweep(experiment: Experiment) -> SweepResult:
     ENV_VARS_TO_PROPAGATE.difference_update({name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")})
     experiment = with_absolute_paths(experiment)
     check_space(experiment)
-    prepare(experiment).task()
+    prepared = prepare(experiment)
+    check_ratios(experiment, prepared.spec, prepared.model)
+    prepared.task()
     store = Store(experiment.store, experiment.store_timeout)
     store.check()
     store.write(SweepPaths(experiment.name).experiment, _as_asked(experiment).encode())
@@ -91,7 +96,7 @@ def run_sweep(experiment: Experiment) -> SweepResult:
     computed = proposals.remaining()
     announcer.begin(len(proposals.reused), computed)
     interrupted = bool(computed) and _tune(experiment, proposals, announcer)
-    announcer.end()
+    announcer.end(interrupted)
     rows = announcer.rows(proposals.members)
     return SweepResult(rows, len(proposals.reused), computed, interrupted, time.monotonic() - start)
 
@@ -101,15 +106,19 @@ def _tune(experiment: Experiment, proposals: Proposals, announcer: Announcer) ->
     with connected():
         # after Ray, which takes the signal for itself
         previous = signal.signal(signal.SIGTERM, _interrupt)
+        reservation = Reservation(Store(experiment.store, experiment.store_timeout), experiment.name)
         try:
             _examine(experiment)
             with tempfile.TemporaryDirectory(prefix="upop-tune-") as folder:
-                _tuner(experiment, proposals, announcer, folder).fit()
+                tuner = _tuner(experiment, proposals, [announcer, reservation], folder)
+                with announcer.view:
+                    tuner.fit()
             return False
         except KeyboardInterrupt:
             _wind_up(proposals.running)
             return True
         finally:
+            reservation.end()
             signal.signal(signal.SIGTERM, previous)
 
 
@@ -129,7 +138,7 @@ def _examine(experiment: Experiment) -> None:
             console.print(f"{check.name}: {check.found}; {check.cure}", markup=False)
 
 
-def _tuner(experiment: Experiment, proposals: Proposals, announcer: Announcer, folder: str) -> tune.Tuner:
+def _tuner(experiment: Experiment, proposals: Proposals, listeners: list[tune.Callback], folder: str) -> tune.Tuner:
     sweep = experiment.sweep
     return tune.Tuner(
         tune.with_resources(PointTrial, resources(experiment)),
@@ -144,7 +153,7 @@ def _tuner(experiment: Experiment, proposals: Proposals, announcer: Announcer, f
             name="sweep",
             storage_path=folder,
             verbose=0,
-            callbacks=[announcer],
+            callbacks=[*listeners, SilentTrials(experiment.replica.heartbeat, _say)],
             failure_config=tune.FailureConfig(max_failures=_LOSSES),
         ),
     )
@@ -160,6 +169,10 @@ def _wind_up(running: int) -> None:
     except KeyboardInterrupt:
         return
     console.print(f"saved by {saved} workers")
+
+
+def _say(line: str) -> None:
+    console.print(line, markup=False)
 
 
 def _as_asked(experiment: Experiment) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from upop_ray.config import Experiment, at_ratio, replaced
 from upop_ray.errors import ConfigError
+from upop_ray.reporting.points import PointRow, point_label
 from upop_ray.store import PointPaths, Store, SweepPaths
 from upop_ray.store.many import read_json_if_there, read_jsons
 from upop_ray.training.prepared import content_addresses
@@ -49,8 +50,8 @@ class Member:
     @property
     def label(self) -> str:
         """Name of its TensorBoard run."""
-        parts = [self.cell.method, f"{self.cell.ratio:g}", f"seed{self.cell.seed}"]
-        return "-".join(parts + ([f"draw{self.draw}"] if self.drawn else []))
+        cell = self.cell
+        return point_label((cell.method, cell.ratio, cell.seed), self.draw if self.drawn else None)
 
 
 def cells(experiment: Experiment) -> list[Cell]:
@@ -99,6 +100,14 @@ def known_members(store: Store, experiment: Experiment) -> list[Member]:
         if cell in wanted and same_space and member_of(experiment, cell, 0, member.drawn).hash == member.hash:
             members.append(member)
     return members
+
+
+def row_of(member: Member, manifest: dict[str, Any] | None) -> PointRow:
+    """The point as reports have it."""
+    cell, state = member.cell, "finished" if manifest else member.state
+    return PointRow(
+        cell.method, cell.ratio, cell.seed, member.draw, member.drawn, member.hash, state, member.cause, manifest
+    )
 
 
 def finished(store: Store, member: Member) -> dict[str, Any] | None:

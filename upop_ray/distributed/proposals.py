@@ -1,7 +1,7 @@
 """What to try next: the grid's cells in order, with settings drawn by Optuna in each."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,18 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from ray.tune.search import Searcher
 
 from upop_ray.config import Experiment, Sweep
-from upop_ray.distributed.plan import Member, cells, finished, known_members, manifests, member_of, note, point_of
+from upop_ray.distributed.drawing import Drawing
+from upop_ray.distributed.plan import (
+    Member,
+    cells,
+    finished,
+    known_members,
+    manifests,
+    member_of,
+    note,
+    point_of,
+    row_of,
+)
 from upop_ray.store import PointPaths, Store
 from upop_ray.training.checkpoint import last_error
 
@@ -35,15 +46,18 @@ class Proposals(Searcher):
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._experiment, self._store, self._on_change = experiment, store, on_change
         self._distributions = distributions(experiment.sweep)
+        self._drawing = Drawing(experiment)
         self._running: dict[str, tuple[Member, optuna.Trial | None]] = {}
         self.members: dict[str, Member] = {}
         self.reused: list[Member] = []
         self._waiting: list[Member] = []
-        known = known_members(store, experiment)
+        # in the order in which they were drawn, whatever that of their names is
+        known = sorted(known_members(store, experiment), key=lambda member: member.draw)
         # a sampler that starts from the same seed would draw again what an earlier run drew
         sampler = optuna.samplers.TPESampler(seed=experiment.seed + len(known), multivariate=True, constant_liar=True)
         self.study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
         self._fill(known)
+        self._drawing.announce()
 
     def remaining(self) -> int:
         """How many points are still to be proposed."""
@@ -116,25 +130,37 @@ class Proposals(Searcher):
         there = Counter(member.cell for member in known)
         if not self._distributions:
             return [member_of(self._experiment, cell) for cell in cells(self._experiment) if not there[cell]]
-        samples = self._experiment.sweep.samples
-        return [Member("", cell, draw) for cell in cells(self._experiment) for draw in range(there[cell], samples)]
+        return [
+            Member("", cell, draw)
+            for cell in cells(self._experiment)
+            for draw in range(there[cell], self._drawing.samples(cell.method))
+        ]
 
     def _reuse(self, member: Member, manifest: dict[str, Any] | None) -> None:
         self.reused.append(member)
         self.members[member.hash] = member
+        self._drawing.learn(row_of(member, manifest))
         self.study.add_trial(self._frozen(member, manifest))
 
     def _drawn(self, planned: Member) -> tuple[Member | None, optuna.Trial | None]:
         """Ask Optuna for a trial in the cell; None when the space has nothing new for it."""
-        for _ in range(_REDRAWS):
-            self.study.enqueue_trial({**planned.cell.settings(), **planned.drawn})
-            trial = self.study.ask(fixed_distributions=self._all_distributions())
-            drawn = {name: trial.params[name] for name in self._distributions}
-            member = member_of(self._experiment, planned.cell, planned.draw, drawn)
-            if member.hash == planned.hash or member.hash not in self.members:
-                return member, trial
-            self.study.tell(trial, state=TrialState.FAIL)
+        fixed = self._drawing.fixed(planned.cell.method)
+        held = self._drawing.held(planned, self.members.values())
+        for given in [fixed | held, fixed] if held else [fixed]:
+            free = set(self._distributions) - set(given)
+            for _ in range(_REDRAWS if free else 1):
+                member, trial = self._asked(planned, given)
+                if member.hash == planned.hash or member.hash not in self.members:
+                    return member, trial
+                self.study.tell(trial, state=TrialState.FAIL)
         return None, None
+
+    def _asked(self, planned: Member, given: Mapping[str, Any]) -> tuple[Member, optuna.Trial]:
+        """A point of the cell with the given settings, and others as Optuna has them."""
+        self.study.enqueue_trial({**planned.cell.settings(), **given, **planned.drawn})
+        trial = self.study.ask(fixed_distributions=self._all_distributions())
+        drawn = {name: trial.params[name] for name in self._distributions}
+        return member_of(self._experiment, planned.cell, planned.draw, drawn), trial
 
     def _settle(self, member: Member, trial: optuna.Trial | None) -> None:
         manifest = finished(self._store, member) if member.state == "proposed" else None
@@ -146,6 +172,8 @@ class Proposals(Searcher):
             else:
                 self.study.tell(trial, state=_STATES.get(member.state, TrialState.FAIL))
         self._on_change(member, manifest)
+        self._drawing.learn(row_of(member, manifest))
+        self._drawing.announce()
 
     def _frozen(self, member: Member, manifest: dict[str, Any] | None) -> FrozenTrial:
         return create_trial(

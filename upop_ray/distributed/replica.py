@@ -13,7 +13,7 @@ from upop_ray.config import Replica as ReplicaSettings
 from upop_ray.distributed.cluster import Bundles, draining_nodes
 from upop_ray.distributed.losses import Heartbeat, NodeLost, ReplicaError, broke_a_connection, is_known_dead
 from upop_ray.distributed.worker import worker_actor
-from upop_ray.training.point import Progress
+from upop_ray.training.progress import Progress
 
 #: a trial's own actor needs more than no CPU
 CONTROL_CPUS = 0.01
@@ -30,13 +30,14 @@ class Replica:
     :ivar leaving: set from outside to have the point saved and given back
     """
 
-    def __init__(self, settings: ReplicaSettings, group: PlacementGroup, first_bundle: int) -> None:
+    def __init__(self, settings: ReplicaSettings, group: PlacementGroup, first_bundle: int, outage: float) -> None:
         """Start the workers and their process group.
 
         :param first_bundle: bundle of ``group`` that rank 0 takes
-        :raises ReplicaError: they are not up within ``settings.timeout`` seconds
+        :param outage: seconds that workers may wait for the store, beyond ``settings.timeout``
+        :raises ReplicaError: they are not up within both
         """
-        self._settings = settings
+        self._patience = settings.timeout + outage
         self._ahead: list[Any] = []
         self.leaving = False
         self._told = False
@@ -75,7 +76,7 @@ class Replica:
         :raises UpopError: the point cannot be computed
         :raises GivenBack: the workers were told to leave, and the point has been saved
         :raises NodeLost: a node under the replica is gone
-        :raises ReplicaError: a worker died, gave no sign of life, or did not report within ``settings.timeout`` seconds
+        :raises ReplicaError: a worker died, gave no sign of life, or did not report in time
         """
         progress = self._together(self._ahead or self._advancing())[0]
         assert isinstance(progress, Progress)
@@ -100,7 +101,7 @@ class Replica:
 
     def _together(self, calls: list[Any]) -> list[Any]:
         """Results of one call on each worker; the first failure counts at once, its peers would wait for ever."""
-        deadline = time.monotonic() + self._settings.timeout
+        deadline = time.monotonic() + self._patience
         if self._heartbeat is not None:
             self._heartbeat.restart()
         waiting = list(calls)
@@ -117,8 +118,8 @@ class Replica:
         """While the workers compute: see that they live, and whether they have to leave."""
         if left <= 0:
             raise ReplicaError(
-                f"a worker did not answer within replica.timeout = {self._settings.timeout:.0f} s; it hangs, or a "
-                "report takes longer: raise replica.timeout or lower report_steps"
+                f"a worker did not answer within replica.timeout + store_timeout = {self._patience:.0f} s; it hangs, "
+                "or a report takes longer: raise replica.timeout or lower report_steps"
             )
         if self._heartbeat is not None:
             self._heartbeat.check()

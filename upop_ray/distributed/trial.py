@@ -1,6 +1,7 @@
 """A trial of Ray Tune: one point on one replica, which is kept warm for the next point."""
 
 import signal
+import time
 import traceback
 from types import FrameType
 from typing import Any
@@ -11,13 +12,16 @@ from ray import tune
 from upop_ray import config
 from upop_ray.config import Experiment
 from upop_ray.distributed.losses import NodeLost, ReplicaError
+from upop_ray.distributed.pulse import Pulse
 from upop_ray.distributed.replica import CONTROL_CPUS, Replica, worker_bundles
 from upop_ray.errors import UpopError
+from upop_ray.reporting.point_board import PointBoard
 from upop_ray.store import PointPaths, Store
-from upop_ray.tracking import PointBoard, quieten
+from upop_ray.tracking import quieten
 from upop_ray.training.checkpoint import Attempt
-from upop_ray.training.point import GivenBack, Progress
+from upop_ray.training.occupation import Held, Occupation
 from upop_ray.training.prepared import content_addresses
+from upop_ray.training.progress import GivenBack, Progress
 
 
 def resources(experiment: Experiment) -> tune.PlacementGroupFactory:
@@ -36,12 +40,15 @@ class PointTrial(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         quieten()
+        self._pulse = Pulse()
         self._replica: Replica | None = None
         self._board: PointBoard | None = None
+        self._occupation: Occupation | None = None
         self._end = signal.signal(signal.SIGTERM, self._told_to_leave)
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._end_occupation("stopped")
         self._end_board()
         self._begin(new_config)
         return True
@@ -49,7 +56,8 @@ class PointTrial(tune.Trainable):
     def step(self) -> dict[str, Any]:
         try:
             progress = self._known() or self._advanced()
-        except (NodeLost, GivenBack):
+        except (NodeLost, GivenBack) as error:
+            self._end_occupation("given back" if isinstance(error, GivenBack) else "lost")
             self._drop_replica()
             raise
         except ReplicaError as error:
@@ -62,6 +70,8 @@ class PointTrial(tune.Trainable):
         return self._result(progress)
 
     def cleanup(self) -> None:
+        self._pulse.stop()
+        self._end_occupation("stopped")
         self._end_board()
         if self._replica is not None:
             self._replica.shut_down()
@@ -99,25 +109,34 @@ class PointTrial(tune.Trainable):
 
     def _start(self) -> None:
         """Claim the point and hand it to the replica, starting the workers if there are none."""
-        experiment = self._experiment
+        begun, experiment = time.monotonic(), self._experiment
         store = Store(experiment.store, experiment.store_timeout)
         paths = PointPaths(content_addresses(experiment)[0])
         store.write_json(paths.settings, experiment.model_dump(mode="json"))
         self._attempt = Attempt.begin(store, paths)
+        self._occupation = Occupation(store, paths.cost(self._attempt.number), _held(experiment), begun)
         if self._replica is None:
-            self._replica = Replica(experiment.replica, ray.util.get_current_placement_group(), first_bundle=1)
+            group = ray.util.get_current_placement_group()
+            self._replica = Replica(experiment.replica, group, first_bundle=1, outage=experiment.store_timeout)
         self._replica.start(experiment.model_dump(mode="json"), self._attempt.number)
+        self._occupation.started()
         self._end_board()
         self._board = PointBoard(store, experiment, self._label)
         self._pending = False
 
     def _result(self, progress: Progress) -> dict[str, Any]:
         assert self._board is not None
+        if self._occupation is not None:
+            self._occupation.worked(progress.seconds)
+        if progress.kept:
+            self._board.masks(progress.step, progress.steps, progress.kept)
         self._board.log(progress.phase, progress.step, progress.metrics)
         result: dict[str, Any] = {"state": progress.phase, "step": progress.step, "done": False, "note": progress.note}
+        result |= {"steps": progress.steps, "loss": progress.metrics.get("loss")}
         if progress.validation is not None:
             result |= {"epoch": progress.validation[0], "validation": progress.validation[1]}
         if progress.manifest is not None:
+            self._end_occupation("finished")
             self._board.finish(progress.manifest)
             self._end_board()
             result["done"] = True
@@ -129,6 +148,7 @@ class PointTrial(tune.Trainable):
         self._crashes += 1
         if self._crashes > self._experiment.sweep.retries:
             return self._failed(f"crashed {self._crashes} times (sweep.retries), at last: {cause}")
+        self._end_occupation("crashed")
         self._drop_replica()
         self._pending = True
         return {"done": False, "state": "crashed", "note": f"crash {self._crashes}: {cause}; new workers take it up"}
@@ -141,6 +161,7 @@ class PointTrial(tune.Trainable):
             self._replica.leaving = True
 
     def _failed(self, cause: str) -> dict[str, Any]:
+        self._end_occupation("failed")
         self._drop_replica()
         return {"done": True, "state": "failed", "cause": cause}
 
@@ -149,7 +170,19 @@ class PointTrial(tune.Trainable):
             self._replica.kill()
             self._replica = None
 
+    def _end_occupation(self, how: str) -> None:
+        if self._occupation is not None:
+            self._occupation.end(how)
+            self._occupation = None
+
     def _end_board(self) -> None:
         if self._board is not None:
             self._board.close()
             self._board = None
+
+
+def _held(experiment: Experiment) -> Held:
+    """The replica's devices; the sliver of a CPU that the trial's own actor has is taken from the first worker's."""
+    replica = experiment.replica
+    cpus, gpus = replica.workers * replica.cpus_per_worker, replica.workers * replica.gpus_per_worker
+    return Held(experiment.name, cpus, gpus)

@@ -16,8 +16,9 @@ from upop_ray.distributed.zero import start_process_group, zero_engine
 from upop_ray.store import PointPaths, Store
 from upop_ray.tracking import quieten
 from upop_ray.training.checkpoint import Attempt
-from upop_ray.training.point import GivenBack, Host, Point, Progress
+from upop_ray.training.point import Point
 from upop_ray.training.prepared import prepare
+from upop_ray.training.progress import GivenBack, Host, Progress
 
 #: methods that answer while a step is being computed, in a thread of their own
 _ASIDE = "aside"

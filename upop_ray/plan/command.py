@@ -19,6 +19,7 @@ from upop_ray.plan.subject import Subject, subject_of
 from upop_ray.plan.training_step import step_macs
 from upop_ray.run import split_arguments
 from upop_ray.tracking import quieten
+from upop_ray.training.budget import check_ratios
 
 _HELP = """\
 Say what a sweep would compute and cost, before it runs: points and their steps, sizes, memory of a worker, hours,
@@ -68,9 +69,11 @@ def plan(experiment: Experiment, options: argparse.Namespace) -> Plan:
 
     :raises CheckpointError: the checkpoint is not at hand, and no published size is named
     :raises ConfigError: a setting cannot be used
+    :raises BudgetError: the floors leave too little to remove
     """
     check_space(experiment)
     subject = subject_of(experiment)
+    check_ratios(experiment, subject.spec, subject.shape)
     examples = examples_of(experiment, subject.problem is None)
     points = _points(subject, examples)
     counts = _to_compute(points or ())

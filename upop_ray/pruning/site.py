@@ -74,14 +74,27 @@ def kept_counts(keep: Keep) -> dict[str, int]:
     return {name: int(mask.sum()) for name, mask in keep.items()}
 
 
+def site_shares(sites: tuple[Site, ...], keep: Keep) -> dict[str, float]:
+    """Share of its units that each site keeps."""
+    return {site.name: keep[site.name].double().mean().item() for site in sites}
+
+
 def keep_all(sites: tuple[Site, ...]) -> dict[str, Tensor]:
     """The keep masks of the dense model."""
     return {site.name: torch.ones(site.units, dtype=torch.bool) for site in sites}
 
 
+def grouped(sites: tuple[Site, ...]) -> dict[str, tuple[Site, ...]]:
+    """Sites by tower and kind, under names like ``vision/attention``."""
+    groups: dict[str, list[Site]] = {}
+    for site in sites:
+        groups.setdefault(f"{site.tower}/{site.kind}", []).append(site)
+    return {name: tuple(members) for name, members in groups.items()}
+
+
 def kept_share(sites: tuple[Site, ...], keep: Keep) -> dict[str, float]:
     """Share of units kept, per tower and kind, for example ``{"vision/attention": 0.5}``."""
-    groups: dict[str, list[Tensor]] = {}
-    for site in sites:
-        groups.setdefault(f"{site.tower}/{site.kind}", []).append(keep[site.name])
-    return {group: torch.cat(masks).double().mean().item() for group, masks in groups.items()}
+    return {
+        group: torch.cat([keep[site.name] for site in members]).double().mean().item()
+        for group, members in grouped(sites).items()
+    }

@@ -24,3 +24,9 @@ def read_jsons(store: Store, names: Sequence[str]) -> list[Any]:
     """Content of JSON files in the order of their names, None for each that is missing."""
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         return list(pool.map(lambda name: read_json_if_there(store, name), names))
+
+
+def list_folders(store: Store, folders: Sequence[str]) -> list[list[str]]:
+    """Names directly under each of the folders, none for each that is missing."""
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return list(pool.map(store.list, folders))

@@ -31,6 +31,11 @@ class PointPaths:
         return f"{self.root}/masks.safetensors"
 
     @property
+    def latency(self) -> str:
+        """What ``python -m upop_ray.bench`` measured."""
+        return f"{self.root}/latency.json"
+
+    @property
     def model(self) -> str:
         return f"{self.root}/model"
 
@@ -40,6 +45,10 @@ class PointPaths:
 
     def attempt(self, number: int) -> str:
         return f"{self.attempts}/{number:04d}"
+
+    def cost(self, number: int) -> str:
+        """How long an attempt has held which devices."""
+        return f"{self.attempt(number)}/cost.json"
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,16 @@ class SweepPaths:
     def members(self) -> str:
         """One small file for each point that the sweep has proposed."""
         return f"{self.root}/points"
+
+    @property
+    def reservations(self) -> str:
+        """One small file for each run of the sweep: what it has reserved of the cluster."""
+        return f"{self.root}/reservations"
+
+    @property
+    def progress(self) -> str:
+        """How far a run of the sweep is, written while it runs."""
+        return f"{self.root}/progress.json"
 
     @property
     def tensorboard(self) -> str:

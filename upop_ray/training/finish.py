@@ -1,6 +1,7 @@
 """The end of a point: evaluate on both splits, export, write the manifest last."""
 
 import copy
+import hashlib
 import importlib.metadata
 import platform
 import tempfile
@@ -14,6 +15,7 @@ import torch
 from transformers import PreTrainedModel
 
 from upop_ray.identity import point_settings
+from upop_ray.pruning.collapse import collapse_warnings
 from upop_ray.pruning.cost import removable_cost, unit_costs
 from upop_ray.pruning.site import Keep, kept_counts, kept_share
 from upop_ray.store import PointPaths, Store, dense_path
@@ -22,6 +24,7 @@ from upop_ray.tasks.spec import Task
 from upop_ray.tracking import MetricRows
 from upop_ray.training.checkpoint import Attempt
 from upop_ray.training.prepared import Prepared
+from upop_ray.training.progress import Stopwatch
 
 SCHEMA_VERSION = 1
 _PACKAGES = ("torch", "transformers", "ray", "deepspeed", "optuna", "numpy")
@@ -35,7 +38,7 @@ class Outcome:
     keep: Keep
     costs: Mapping[str, int]
     facts: Mapping[str, Any]
-    seconds: Mapping[str, float]
+    watch: Stopwatch
     rows: MetricRows
 
 
@@ -74,6 +77,7 @@ def finish(
     """
     model, experiment = outcome.model, prepared.experiment
     metrics = {split: task.evaluate(model, split) for split in ("validation", "test")}
+    outcome.watch.lap("evaluate")
     outcome.rows.log("finished", 0, {f"{split}/{k}": v for split, found in metrics.items() for k, v in found.items()})
     sites = prepared.spec.sites(prepared.model)
     removed = _removed(prepared, outcome)
@@ -98,11 +102,16 @@ def finish(
             "removed": removed,
         },
         "compression": {name: 1 - facts[name] / dense[name] for name in ("parameters", "macs")},
+        "sites": {site.name: {"tower": site.tower, "kind": site.kind, "units": site.units} for site in sites},
         "kept_units": kept_counts(outcome.keep),
         "kept_share": kept_share(sites, outcome.keep),
+        "masks_hash": _digest(outcome.keep),
+        "warnings": collapse_warnings(sites, outcome.keep, experiment.search.collapse_share),
         "checks": {"masked_vs_sliced": outcome.facts["masked_vs_sliced"]},
         "metrics": {"before_retraining": outcome.facts["before_retraining"], **metrics},
-        "seconds": dict(outcome.seconds),
+        "losses": outcome.facts.get("losses", {}),
+        # goes on: the export counts too
+        "seconds": outcome.watch.totals,
         "workers": world_size(),
         "replica": experiment.replica.model_dump(mode="json"),
         "attempt": attempt.number,
@@ -135,8 +144,17 @@ def _export(prepared: Prepared, store: Store, attempt: Attempt, outcome: Outcome
     store.write(paths.masks, safetensors.torch.save({name: mask.cpu() for name, mask in outcome.keep.items()}))
     store.write(paths.metrics, outcome.rows.to_parquet())
     attempt.check()
+    outcome.watch.lap("export")
     store.write_json(paths.manifest, manifest)
     attempt.prune(prepared.experiment.keep_checkpoints)
+
+
+def _digest(keep: Keep) -> str:
+    """Equal for equal masks, and for no others."""
+    digest = hashlib.sha256()
+    for name in sorted(keep):
+        digest.update(f"{name} ".encode() + bytes(keep[name].cpu().tolist()))
+    return digest.hexdigest()
 
 
 def _removed(prepared: Prepared, outcome: Outcome) -> dict[str, int]:

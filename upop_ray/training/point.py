@@ -1,98 +1,40 @@
 """One point from start to end: search, slice, retrain, evaluate, export."""
 
 import copy
-import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any, NoReturn, TypeAlias
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from upop_ray.errors import BudgetError
 from upop_ray.models.drop_path import add_drop_path
-from upop_ray.pruning.compress import folded_state, largest_difference
-from upop_ray.pruning.cost import removable_cost, removed_cost, unit_costs
+from upop_ray.pruning.collapse import collapse_warnings
+from upop_ray.pruning.compress import folded_state
 from upop_ray.pruning.gates import Gates
 from upop_ray.pruning.methods import METHODS, unsearched_masks
-from upop_ray.pruning.ranking import Ranking, require_feasible
-from upop_ray.pruning.site import Keep, kept_share
-from upop_ray.store import PointPaths, Store
+from upop_ray.pruning.ranking import require_feasible
+from upop_ray.pruning.site import Keep, kept_counts, kept_share, site_shares
+from upop_ray.store import PointPaths
 from upop_ray.tasks.collective import gather, rank, world_size
 from upop_ray.tracking import MetricRows
-from upop_ray.training.checkpoint import KEPT, Attempt, Checkpoint, latest_checkpoint, named
-from upop_ray.training.engine import Engine, EngineFactory, EngineSettings
+from upop_ray.training.budget import ranking_of
+from upop_ray.training.checkpoint import KEPT, Checkpoint, latest_checkpoint, named
+from upop_ray.training.engine import Engine, EngineSettings
 from upop_ray.training.feed import prepare_processes
 from upop_ray.training.finish import Outcome, dense_facts, finish
 from upop_ray.training.objective import Objective, Pace
 from upop_ray.training.prepared import Prepared
+from upop_ray.training.progress import RESTART, GivenBack, Host, Progress, Stopwatch
 from upop_ray.training.ranks import own_slices, random_state, restore_random_state, seed_rank, stacked
 from upop_ray.training.retrain import retrain
 from upop_ray.training.search import MaskSearch, Step
+from upop_ray.training.slicing import achieved_ratio, proven_slice
 
 #: masks, and the weights they apply to
 Masks: TypeAlias = tuple[Keep, dict[str, Tensor]]
-
-BUDGET_TOLERANCE = 0.005
-#: of the largest output, or of 1
-EXACTNESS_TOLERANCE = 1e-5
-
-
-class GivenBack(Exception):
-    """The point has been saved and left for another replica, because this one was told to leave."""
-
-
-def _stays() -> bool:
-    return False
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a point reports: how far a phase is, and metrics by name.
-
-    :param note: something that the user should know
-    :param validation: (epochs of retraining done, headline metric on the validation split), after each of them
-    :param manifest: of the finished point, with the last report
-    """
-
-    phase: str
-    step: int
-    steps: int
-    metrics: dict[str, float] = field(default_factory=dict)
-    validation: tuple[int, float] | None = None
-    manifest: dict[str, Any] | None = None
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Host:
-    """Where a point runs.
-
-    :param engine: builds the engine of each phase
-    :param attempt: the claim under which this replica writes; every rank has it, rank 0 writes
-    :param leaving: whether this process has been told to leave; asked after each step
-    """
-
-    store: Store
-    engine: EngineFactory
-    attempt: Attempt
-    device: torch.device
-    leaving: Callable[[], bool] = _stays
-
-
-class Stopwatch:
-    """Adds the seconds since the last lap to a part's total."""
-
-    def __init__(self, totals: dict[str, float]) -> None:
-        self._totals, self._last = totals, time.monotonic()
-
-    def lap(self, part: str) -> None:
-        """Credit the time since the last lap to ``part``."""
-        now = time.monotonic()
-        self._totals[part] = self._totals.get(part, 0.0) + now - self._last
-        self._last = now
 
 
 class Point:
@@ -104,21 +46,11 @@ class Point:
         self.paths = PointPaths(prepared.hash)
         self.rows = MetricRows()
         self.facts: dict[str, Any] = {}
-        self.seconds: dict[str, float] = {}
-        self._watch = Stopwatch(self.seconds)
+        self._watch = Stopwatch()
         search = self.experiment.search
         self.method = METHODS[search.method]
-        model = prepared.model
-        self.sites = prepared.spec.sites(model)
-        self.costs = unit_costs(model, self.sites, search.budget, prepared.spec.paper_attention_cost)
-        self.ranking = Ranking(
-            self.sites,
-            self.costs,
-            published=search.budget == "units",
-            score=search.score,
-            floor=search.floor,
-            prices=search.regularisation.model_dump(),
-        )
+        self.ranking = ranking_of(search, prepared.spec, prepared.model)
+        self.sites, self.costs = self.ranking.sites, self.ranking.costs
 
     def run(self) -> Iterator[Progress]:
         """Go from the last checkpoint, or from the dense model, to the manifest; yields reports, the manifest last.
@@ -128,6 +60,10 @@ class Point:
         :raises GivenBack: a process of the replica was told to leave, and the point has been saved
         """
         require_feasible(self.ranking, self.experiment.search.ratio)
+        for progress in self._reports():
+            yield replace(progress, seconds=dict(self._watch.totals))
+
+    def _reports(self) -> Iterator[Progress]:
         if self.experiment.data.workers:
             prepare_processes()
         torch.manual_seed(self.experiment.seed)
@@ -139,11 +75,17 @@ class Point:
         if checkpoint is not None:
             self.rows = checkpoint.metrics
             self.facts = checkpoint.facts["facts"]
-            self.seconds.update(checkpoint.facts["seconds"])
+            # what this attempt has spent to get here would not have been needed without the failure
+            self._watch.totals.clear()
+            self._watch.totals.update(checkpoint.facts["seconds"])
             yield _resumed(checkpoint)
         if checkpoint is None or checkpoint.phase == "search":
             keep, weights = yield from self._masks(checkpoint)
-            sliced = self._slice(keep, weights)
+            for line in collapse_warnings(self.sites, keep, self.experiment.search.collapse_share):
+                yield Progress("search", 0, 0, note=f"warning: {line}")
+            self.facts["achieved_ratio"] = achieved_ratio(keep, self.ranking, self.experiment.search)
+            sliced, self.facts["masked_vs_sliced"] = proven_slice(self.prepared, keep, weights)
+            sliced = sliced.to(self.host.device)
             checkpoint = None
             self.facts["before_retraining"] = self.task.evaluate(sliced, "validation")
             self._watch.lap("evaluate")
@@ -152,7 +94,7 @@ class Point:
             sliced = self.prepared.spec.sliced(self.prepared.model, self.prepared.model.state_dict(), keep)
         final = yield from self._retrain(sliced, keep, checkpoint)
         self._watch.lap("evaluate")
-        outcome = Outcome(final, keep, self.costs, self.facts, self.seconds, self.rows)
+        outcome = Outcome(final, keep, self.costs, self.facts, self._watch, self.rows)
         manifest = finish(self.prepared, self.task, self.host.store, self.host.attempt, dense, outcome)
         yield Progress("finished", 1, 1, manifest=manifest)
 
@@ -181,12 +123,16 @@ class Point:
             search.load_state(own_slices(checkpoint, "search"), settings)
         steps = settings.epochs * objective.steps_per_epoch
         self._pace = Pace(objective, self.experiment.batch_size, first)
-        self._watch.lap("start")
+        self._watch.lap("start" if checkpoint is None else RESTART)
         with closing(engine), objective.fed(range(first, steps), self.experiment.data.workers):
             for step in search.run(settings, first):
                 self._watch.lap("search")
+                if step.updated:
+                    kept = kept_counts(search.keep).items()
+                    self.rows.log("masks", step.step + 1, {name: float(count) for name, count in kept})
                 extra = {f"kept/{name}": share for name, share in kept_share(self.sites, search.keep).items()}
-                yield from self._after(step, "search", steps, {"ratio": step.ratio} | extra)
+                for report in self._after(step, "search", steps, {"ratio": step.ratio} | extra):
+                    yield replace(report, kept=site_shares(self.sites, search.keep))
                 leaving = self._leaving()
                 if leaving or self._checkpoint_due(step.step + 1, steps):
                     self._save(
@@ -196,39 +142,6 @@ class Point:
                     self._give_back()
             weights = engine.weights()
         return search.keep, folded_state(weights, self.sites, gates.tensors, search.keep)
-
-    def _slice(self, keep: Keep, weights: dict[str, Tensor]) -> PreTrainedModel:
-        """Cut, and prove that the sliced model gives the masked model's outputs.
-
-        :raises BudgetError: the achieved budget misses the asked one by more than 0.5%
-        """
-        ratio, budget = self.experiment.search.ratio, self.experiment.search.budget
-        achieved = removed_cost(keep, self.costs) / removable_cost(self.sites, self.costs)
-        # the paper's cut (units) is what it is: off by up to a unit, and by the units that sites keep
-        if budget != "units" and abs(achieved - ratio) > BUDGET_TOLERANCE:
-            raise BudgetError(
-                f"search.ratio: asked {ratio} of the removable {budget}, achieved {achieved:.4f}, further off than "
-                f"{BUDGET_TOLERANCE:.1%}; the model's units are too coarse or search.floor is too high"
-            )
-        spec = self.prepared.spec
-        masked = copy.deepcopy(self.prepared.model)
-        masked.load_state_dict(weights)
-        sliced = spec.sliced(masked, weights, keep)
-        gates = Gates(masked, self.sites)
-        gates.attach(masked)
-        gates.shrink(keep, 0.0)
-        example = spec.example(masked)
-        with torch.no_grad():
-            reference = spec.outputs(masked.eval(), example)
-            difference = largest_difference(reference, spec.outputs(sliced, example))
-        # rounding grows with what is computed: logits of 4 of a published Segmenter are exact to 1e-5
-        if difference > EXACTNESS_TOLERANCE * max(1.0, *(output.abs().max().item() for output in reference)):
-            raise AssertionError(
-                f"the sliced model differs from the masked one by {difference:.2e}: a defect of upop_ray"
-            )
-        self.facts["masked_vs_sliced"] = difference
-        self.facts["achieved_ratio"] = achieved
-        return sliced.to(self.host.device)
 
     def _retrain(
         self, sliced: PreTrainedModel, keep: Keep, checkpoint: Checkpoint | None
@@ -250,7 +163,7 @@ class Point:
         per_epoch = objective.steps_per_epoch
         steps = epochs * per_epoch
         self._pace = Pace(objective, self.experiment.batch_size, first)
-        self._watch.lap("start")
+        self._watch.lap("start" if checkpoint is None else RESTART)
         with closing(engine), objective.fed(range(first, steps), self.experiment.data.workers):
             for step in retrain(engine, objective, settings, epochs, first):
                 self._watch.lap("retrain")
@@ -299,6 +212,7 @@ class Point:
     def _after(self, step: Step, phase: str, steps: int, extra: dict[str, float]) -> Iterator[Progress]:
         """Log and report a step when a report is due."""
         done = step.step + 1
+        self.facts["losses"] = self.facts.get("losses", {}) | {phase: step.loss}
         if done % self.experiment.report_steps and done != steps:
             return
         metrics = {"loss": step.loss, "learning_rate": step.learning_rate} | self._pace.measured(done) | extra
@@ -325,7 +239,7 @@ class Point:
         tensors = named("weights", engine.weights()) | named("optimizer", engine.optimizer_state())
         tensors |= named("task", {name: value.cpu() for name, value in self.task.state().items()}) | extra
         tensors |= stacked(named("rng", random_state(self.host.device)), self.host.device)
-        facts = {"facts": self.facts, "seconds": self.seconds, "world_size": world_size()}
+        facts = {"facts": self.facts, "seconds": self._watch.totals, "world_size": world_size()}
         if rank() == 0:
             keep = max(KEPT, self.experiment.keep_checkpoints)
             self.host.attempt.save(Checkpoint(phase, step, tensors, facts, self.rows), keep)

@@ -19,12 +19,16 @@ from upop_ray.training.objective import Objective
 
 @dataclass(frozen=True)
 class Step:
-    """One finished training step: its number from 0, loss of this rank, learning rate, and the ratio reached."""
+    """One finished training step: its number from 0, loss of this rank, learning rate, and the ratio reached.
+
+    :param updated: the step has changed the masks
+    """
 
     step: int
     loss: float
     learning_rate: float
     ratio: float = 0.0
+    updated: bool = False
 
 
 class MaskSearch:
@@ -46,9 +50,10 @@ class MaskSearch:
             self._gate_optimizer = torch.optim.Adam(self.gates.tensors.values(), lr=settings.gate_learning_rate)
         for step in range(first, steps):
             loss = self._train(step, settings)
+            before = self.keep
             self._update(step, steps, settings)
             reached = removed_ratio(step, steps, settings.ratio) if self.method.progressive else 0.0
-            yield Step(step, loss, settings.learning_rate, reached)
+            yield Step(step, loss, settings.learning_rate, reached, self.keep is not before)
 
     def scores(self) -> dict[str, Tensor]:
         """Accumulated gradients averaged over ranks, the same bits on each of them."""
