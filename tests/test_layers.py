@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "upop_ray"
-ENTRY_POINTS = {"sweep", "doctor", "run", "report", "export", "plan", "prepare"}
+ENTRY_POINTS = {"sweep", "doctor", "run", "report", "export", "bench", "plan", "prepare"}
 #: entry points that lie beside what they are about
 INNER_ENTRY_POINTS = {"data/prepare.py": "prepare"}
 LEAVES = {"errors", "problems", "config", "identity", "store", "tracking", "terminal"}
@@ -28,7 +28,8 @@ ALLOWED = {
     "tasks": {"data", "config", "errors"},
     "training": {"terminal", "tasks", "models", "data", "pruning", "store", "tracking", "identity", "config", "errors"},
     "distributed": {"training", "tasks", "models", "data", "pruning", "reporting", *LEAVES},
-    "reporting": {"store", "tracking", "config", "errors"},
+    "deploy": {"models", "data", "pruning", "reporting", "store", "config", "errors"},
+    "reporting": {"store", "tracking", "terminal", "config", "identity", "errors"},
     # importing the package makes sliced models known to transformers
     "__init__": {"models"},
 }

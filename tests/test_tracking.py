@@ -1,9 +1,11 @@
 """Curves in a store: written in place in a folder, uploaded as they grow elsewhere."""
 
+import io
 import os
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.s3_proxy import Proxy
@@ -76,3 +78,20 @@ def test_the_viewer_sees_new_runs(store: Store, monkeypatch: pytest.MonkeyPatch)
 
     set_conf_env(config, {name: value.strip("'")})
     assert config == {"s3": {"use_listings_cache": False}} and name not in os.environ
+
+
+def test_pictures_texts_and_layouts_are_uploaded_too(store: Store, tmp_path: Path) -> None:
+    board = TensorBoard(store, FOLDER)
+    board.image("kept", 3, Image.new("RGB", (5, 4), (10, 20, 30)))
+    board.text("table", 2, "| a |")
+    board.layout({"one": {"two": ("Multiline", ["loss"])}})
+    board.close()
+    for name in store.sizes(FOLDER):
+        (tmp_path / Path(name).name).write_bytes(store.read(name))
+    events = EventAccumulator(str(tmp_path)).Reload()
+    (picture,) = events.Images("kept")
+    assert picture.step == 3
+    assert Image.open(io.BytesIO(picture.encoded_image_string)).getpixel((4, 3)) == (10, 20, 30)
+    (text,) = events.Tensors("table/text_summary")
+    assert (text.step, text.tensor_proto.string_val[0]) == (2, b"| a |")
+    assert "custom_scalars__config__" in events.Tags()["tensors"]

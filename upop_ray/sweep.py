@@ -9,7 +9,7 @@ from upop_ray import config
 from upop_ray.config import Experiment
 from upop_ray.reporting.costs import cost_lines
 from upop_ray.reporting.ledger import read_ledger
-from upop_ray.reporting.table import points_table, seeds_table, unfinished_lines
+from upop_ray.reporting.table import points_table, seeds_table, unfinished_lines, warning_lines
 from upop_ray.run import split_arguments
 from upop_ray.store import Store, SweepPaths
 from upop_ray.terminal import console, guarded
@@ -64,7 +64,7 @@ def show(experiment: Experiment, result: "SweepResult") -> None:
     if by_seed is not None:
         console.print()
         console.print(by_seed)
-    for line in unfinished_lines(result.rows):
+    for line in (*unfinished_lines(result.rows), *warning_lines(result.rows)):
         console.print(line, markup=False)
     store = Store(experiment.store)
     console.print()

@@ -3,7 +3,8 @@
 import sys
 from collections.abc import Callable
 
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from upop_ray.errors import UpopError
@@ -24,6 +25,39 @@ def guarded(main: Callable[[], int]) -> None:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         sys.exit(130)
+
+
+class LiveView:
+    """Something that is drawn over and over in the last lines of a terminal, while lines printed meanwhile stay above.
+
+    Without a terminal nothing is drawn.
+
+    :param transient: whether it vanishes in the end
+    """
+
+    def __init__(self, transient: bool = False) -> None:
+        self.is_live = console.is_terminal
+        # the terminal's own size counts at each refresh, so that it may change
+        self._live = Live(console=console, refresh_per_second=2, transient=transient, vertical_overflow="ellipsis")
+        self._said: set[str] = set()
+
+    def __enter__(self) -> "LiveView":
+        if self.is_live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def show(self, content: RenderableType) -> None:
+        """Draw this from now on."""
+        self._live.update(content)
+
+    def say_once(self, line: str) -> None:
+        """Print a line that has not been printed before."""
+        if line not in self._said:
+            self._said.add(line)
+            console.print(line, markup=False)
 
 
 class PhaseBars:

@@ -9,15 +9,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL.Image import Image
 from transformers.utils import logging as transformers_logging
 
-from upop_ray.config import Experiment
 from upop_ray.errors import StoreError
-from upop_ray.store import Store, SweepPaths
+from upop_ray.store import Store
 
 _LOG = logging.getLogger(__name__)
+#: where TensorBoard shows curves first; its own smoothing would bend those of few points
+FIRST_PAGE = "http://localhost:6006/?smoothing=0#timeseries"
 #: seconds between two uploads of a point's curves
 UPLOAD_EVERY = 30.0
 #: columns of metrics.parquet; one row is one value of one metric at one step of one phase
@@ -86,16 +89,17 @@ class TensorBoard:
         for tag, value in values.items():
             self._writer.add_scalar(tag, value, step)  # type: ignore[no-untyped-call]
 
-    def hparams(self, settings: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
-        """Say with which settings this run gave which metrics, for the HParams page."""
-        from torch.utils.tensorboard.summary import hparams
+    def image(self, tag: str, step: int, picture: Image) -> None:
+        """Add a picture."""
+        self._writer.add_image(tag, np.asarray(picture), step, dataformats="HWC")  # type: ignore[no-untyped-call]
 
-        experiment, start, end = hparams(dict(settings), dict(metrics))  # type: ignore[no-untyped-call]
-        writer = self._writer.file_writer
-        assert writer is not None
-        for summary in (experiment, start, end):
-            writer.add_summary(summary)  # type: ignore[no-untyped-call]
-        self.scalars(0, metrics)
+    def text(self, tag: str, step: int, markdown: str) -> None:
+        """Add a text."""
+        self._writer.add_text(tag, markdown, step)  # type: ignore[no-untyped-call]
+
+    def layout(self, charts: Mapping[str, Mapping[str, tuple[str, list[str]]]]) -> None:
+        """Say which charts the page of custom scalars has: category -> title -> (Multiline or Margin, tags)."""
+        self._writer.add_custom_scalars(charts)  # type: ignore[no-untyped-call]
 
     def flush(self) -> None:
         """Make what was added visible. Curves are a view: while the store does not answer, they wait."""
@@ -142,41 +146,3 @@ def quieten() -> None:
     # a trial's failure is told by its cause, in the table and in the store
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     transformers_logging.disable_progress_bar()
-
-
-class PointBoard:
-    """The TensorBoard run of one point: ``STORE/sweeps/NAME/tensorboard/points/LABEL``."""
-
-    def __init__(self, store: Store, experiment: Experiment, label: str) -> None:
-        folder = f"{SweepPaths(experiment.name).tensorboard}/points/{label}"
-        self._experiment = experiment
-        self._board = TensorBoard(store, folder, UPLOAD_EVERY)
-
-    def log(self, phase: str, step: int, metrics: Mapping[str, float]) -> None:
-        """Add the metrics of a report."""
-        self._board.scalars(step, {f"{phase}/{name}": value for name, value in metrics.items()})
-        self._board.flush()
-
-    def finish(self, manifest: Mapping[str, Any]) -> None:
-        """Add what the HParams page compares."""
-        headline, search = manifest["headline"], self._experiment.search
-        settings = {
-            "method": search.method,
-            "ratio": search.ratio,
-            "seed": self._experiment.seed,
-            "score": search.score,
-            "search.learning_rate": search.learning_rate,
-            "retrain.learning_rate": self._experiment.retrain.learning_rate,
-            **{f"regularisation/{name}": value for name, value in search.regularisation.model_dump().items()},
-        }
-        metrics = {
-            f"hparam/test_{headline}": manifest["metrics"]["test"][headline],
-            f"hparam/validation_{headline}": manifest["metrics"]["validation"][headline],
-            "hparam/parameters": manifest["parameters"],
-            "hparam/macs": manifest["macs"],
-        }
-        self._board.hparams(settings, metrics)
-
-    def close(self) -> None:
-        """End the run."""
-        self._board.close()

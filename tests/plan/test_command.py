@@ -53,6 +53,11 @@ def test_without_a_published_size_the_missing_checkpoint_is_the_error() -> None:
     assert "/nowhere" in refused(plan.main, experiment("builtin_vit"), "model.path=/nowhere")
 
 
+def test_ratios_that_floors_forbid_are_refused() -> None:
+    line = refused(plan.main, experiment("builtin_clip"), "sweep.ratios=[0.9]", "search.floors.language=0.5")
+    assert "search.floors.language=0.5; at most 0.7" in line
+
+
 @pytest.mark.parametrize("name", ROWS)
 def test_an_unknown_size_is_refused_with_those_there_are(name: str) -> None:
     line = refused(plan.main, experiment(f"builtin_{name}"), "model.path=/nowhere", "model.size=giant")

@@ -6,9 +6,16 @@ import pytest
 
 from tests.tiny import tiny_experiment
 from tests.training.test_point import begin
-from upop_ray.config import Experiment, load
+from upop_ray.config import BUILTIN_EXPERIMENT, Experiment, load
 from upop_ray.errors import ConfigError
 from upop_ray.identity import point_hash
+from upop_ray.models import family
+from upop_ray.pruning.collapse import collapse_warnings
+from upop_ray.pruning.methods import METHODS, unsearched_masks
+from upop_ray.reporting.points import PointRow
+from upop_ray.reporting.table import warning_lines
+from upop_ray.training.budget import ranking_of
+from upop_ray.training.prepared import load_dense
 
 
 def quick(root: Path, **search: object) -> Experiment:
@@ -32,6 +39,17 @@ def test_a_collapse_is_noted_while_the_point_runs_and_in_its_manifest(tmp_path: 
     assert manifest is not None and len(manifest["warnings"]) == 4
     assert manifest["warnings"][0].startswith("vision/attention keeps 50.0% of its units (8 of 16)")
     assert [f"warning: {line}" for line in manifest["warnings"]] == [report.note for report in reports if report.note]
+
+
+def test_global_magnitude_on_blip_is_warned_of() -> None:
+    experiment = load(BUILTIN_EXPERIMENT.with_name("builtin_blip_caption.yaml"), ["search.ratio=0.75"])
+    prepared_model, spec = load_dense(experiment.model)[0], family("blip_caption", "caption")
+    ranking = ranking_of(experiment.search, spec, prepared_model)
+    keep = unsearched_masks(prepared_model, METHODS["magnitude"], ranking, 0.75, seed=0)
+    lines = collapse_warnings(ranking.sites, keep, experiment.search.collapse_share)
+    assert any(line.startswith("cross/attention keeps 3.1% of its units (2 of 64)") for line in lines)
+    row = PointRow("magnitude", 0.75, 0, 0, {}, "a hash", "finished", "", {"warnings": lines})
+    assert warning_lines([row])[0] == f"warning: magnitude 0.75 seed 0: {lines[0]}"
 
 
 def test_limits_that_are_not_used_change_no_hash_and_those_that_are_do() -> None:

@@ -6,8 +6,23 @@ from upop_ray.reporting.points import PointRow, best_draws, spread
 from upop_ray.store import Store, SweepPaths
 from upop_ray.tracking import TensorBoard
 
-SIZES = ("parameters", "macs")
+#: sizes of a model, and what the groups of their curves are called; TensorBoard sorts them, and draws nothing in a chart
+#: with parentheses in its title
+SIZES = {"parameters": "parameters removed", "macs": "work removed in MACs"}
 SPLITS = ("validation", "test")
+#: the run of the dense model's line
+DENSE = "dense"
+
+
+def curve_tag(split: str, headline: str, size: str) -> str:
+    """Scalar of a curve."""
+    return f"curve by {SIZES[size]}/{split} {headline}"
+
+
+def margin_tags(split: str, headline: str, size: str) -> tuple[str, str]:
+    """Scalars of a curve over seeds: one deviation below the mean, and one above."""
+    what = f"spread by {SIZES[size]}/{split} {headline}"
+    return f"{what} - deviation", f"{what} + deviation"
 
 
 class Curves:
@@ -22,6 +37,7 @@ class Curves:
         store.remove(self.folder)
         self._boards: dict[str, TensorBoard] = {}
         self._written: set[tuple[str, float]] = set()
+        self._dense_until: dict[str, int] = {}
 
     def update(self, rows: Sequence[PointRow], pending: Sequence[tuple[str, float]] = ()) -> None:
         """Write what is new.
@@ -45,21 +61,50 @@ class Curves:
         self._boards.clear()
 
     def _write(self, name: str, rows: Sequence[PointRow]) -> None:
-        first = rows[0]
-        assert first.manifest is not None
-        headline = first.manifest["headline"]
+        is_new = name not in self._boards
+        for size in SIZES:
+            removed = round(1000 * spread([_removed(row, size) for row in rows])[0])
+            self._extend_dense(rows[0], size, removed)
+            if is_new:
+                # without a spread, its band begins here too
+                self._add(name, [rows[0]] * len(rows), size, 0)
+            self._add(name, rows, size, removed)
+
+    def _extend_dense(self, row: PointRow, size: str, until: int) -> None:
+        """Draw the dense model's level on to a step."""
+        if size not in self._dense_until:
+            self._add(DENSE, [row], size, 0)
+        if until > self._dense_until.get(size, 0):
+            self._add(DENSE, [row], size, until)
+            self._dense_until[size] = until
+
+    def _add(self, name: str, rows: Sequence[PointRow], size: str, step: int) -> None:
+        """Add the mean over rows (of the dense model at step 0 and on its own line), and its margins."""
+        is_dense = step == 0 or name == DENSE
+        headline = _headline(rows[0])
+        for split in SPLITS:
+            values = [row.dense_metric(split) if is_dense else row.metric(split) for row in rows]
+            mean, deviation = spread(values)
+            scalars = {curve_tag(split, headline, size): mean}
+            if len(rows) > 1:
+                low, high = margin_tags(split, headline, size)
+                scalars |= {low: mean - deviation, high: mean + deviation}
+            self._board(name).scalars(step, scalars)
+
+    def _board(self, name: str) -> TensorBoard:
         if name not in self._boards:
             self._boards[name] = TensorBoard(self._store, f"{self.folder}/{name}")
-            for size in SIZES:
-                self._boards[name].scalars(
-                    0, {f"{split} {headline} by {size} removed": first.dense_metric(split) for split in SPLITS}
-                )
-        for size in SIZES:
-            removed = spread([float(row.manifest["compression"][size]) for row in rows if row.manifest])[0]
-            values = {split: spread([row.metric(split) for row in rows])[0] for split in SPLITS}
-            self._boards[name].scalars(
-                round(1000 * removed), {f"{split} {headline} by {size} removed": values[split] for split in SPLITS}
-            )
+        return self._boards[name]
+
+
+def _removed(row: PointRow, size: str) -> float:
+    assert row.manifest is not None
+    return float(row.manifest["compression"][size])
+
+
+def _headline(row: PointRow) -> str:
+    assert row.manifest is not None
+    return str(row.manifest["headline"])
 
 
 def curves(rows: Sequence[PointRow]) -> dict[str, list[tuple[float, list[PointRow]]]]:

@@ -27,6 +27,11 @@ class PointRow:
     cause: str
     manifest: Mapping[str, Any] | None
 
+    @property
+    def label(self) -> str:
+        """Its name for people, and of its TensorBoard run."""
+        return point_label((self.method, self.ratio, self.seed), self.draw if self.drawn else None)
+
     def metric(self, split: str) -> float:
         """The headline metric on ``validation`` or ``test``."""
         assert self.manifest is not None
@@ -38,12 +43,26 @@ class PointRow:
         return float(self.manifest["dense"][split][self.manifest["headline"]])
 
 
-def read_points(store: Store, sweep: str) -> list[PointRow]:
-    """Rows of all points that the sweep has proposed, by method, ratio, seed and draw."""
+def point_label(cell: tuple[str, float, int], draw: int | None = None) -> str:
+    """Name of the point of a (method, ratio, seed), with the number of its draw where settings were drawn.
+
+    >>> point_label(("upop", 0.5, 0))
+    'upop-0.5-seed0'
+    """
+    method, ratio, seed = cell
+    return f"{method}-{ratio:g}-seed{seed}" + ("" if draw is None else f"-draw{draw}")
+
+
+def read_points(store: Store, sweep: str, known: Sequence[PointRow] = ()) -> list[PointRow]:
+    """Rows of all points that the sweep has proposed, by method, ratio, seed and draw.
+
+    :param known: finished points that have been read before, and are not read again
+    """
     folder = SweepPaths(sweep).members
-    contents = read_jsons(store, [f"{folder}/{name}" for name in store.list(folder)])
+    names = set(store.list(folder)) - {f"{row.hash}.json" for row in known}
+    contents = read_jsons(store, [f"{folder}/{name}" for name in sorted(names)])
     manifests = read_jsons(store, [PointPaths(content["hash"]).manifest for content in contents])
-    rows = []
+    rows = list(known)
     for content, manifest in zip(contents, manifests, strict=True):
         cell = content["cell"]
         rows.append(

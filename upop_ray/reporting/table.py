@@ -1,6 +1,6 @@
 """The points of a sweep as a table for the terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
@@ -56,12 +56,19 @@ def unfinished_lines(rows: Sequence[PointRow]) -> list[str]:
     ]
 
 
+def warning_lines(rows: Sequence[PointRow]) -> list[str]:
+    """One line for each warning in the manifests, those of older points have none."""
+    return [
+        f"warning: {row.method} {row.ratio:g} seed {row.seed}: {line}"
+        for row in rows
+        for line in (row.manifest or {}).get("warnings", ())
+    ]
+
+
 def _cells(row: PointRow, with_drawn: bool) -> list[str]:
     manifest = row.manifest
     assert manifest is not None
-    drawn = (
-        [" ".join(f"{name.split('.')[-1]}={_short(value)}" for name, value in row.drawn.items())] if with_drawn else []
-    )
+    drawn = [drawn_text(row.drawn)] if with_drawn else []
     difference = row.metric("test") - row.dense_metric("test")
     return [
         f"{row.method} seed {row.seed}",
@@ -75,6 +82,11 @@ def _cells(row: PointRow, with_drawn: bool) -> list[str]:
         f"{difference:+.2f}",
         f"{sum(manifest['seconds'].values()):.0f}",
     ]
+
+
+def drawn_text(drawn: Mapping[str, object]) -> str:
+    """Drawn settings in a cell: ``learning_rate=0.00125 score=signed``."""
+    return " ".join(f"{name.split('.')[-1]}={_short(value)}" for name, value in drawn.items())
 
 
 def _millions(count: int) -> str:

@@ -62,7 +62,8 @@ class TwinCrossAttention(nn.Module):
 
         :returns: (b, tokens, width), and no probabilities
         """
-        first, second = encoder_hidden_states.chunk(IMAGES)
+        # not chunk: the ONNX exporter cannot split a dimension whose length it does not know
+        first, second = encoder_hidden_states.unflatten(0, (IMAGES, -1)).unbind()  # type: ignore[no-untyped-call]
         context0, _ = self.self0(hidden_states, encoder_hidden_states=first)
         context1, _ = self.self1(hidden_states, encoder_hidden_states=second)
         return self.output(context0, context1, hidden_states), None
