@@ -7,9 +7,7 @@ from rich.table import Table
 
 from upop_ray import config
 from upop_ray.config import Experiment
-from upop_ray.run import split_arguments
-from upop_ray.terminal import USER_ERROR, console, guarded
-from upop_ray.tracking import quieten
+from upop_ray.terminal import USER_ERROR, console, guarded, split_arguments
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,7 +20,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("experiment", nargs="?", help="experiment YAML (default: the built-in CLIP)")
     parser.add_argument("overrides", nargs="*", metavar="setting=value", help="for example replica.workers=2")
     options = parser.parse_args(arguments)
-    quieten()
     return doctor(config.load(*split_arguments(options.experiment, options.overrides)))
 
 
@@ -34,7 +31,9 @@ def doctor(experiment: Experiment) -> int:
     # Ray takes seconds to import, which --help and a wrong setting need not wait for
     from upop_ray.distributed.checkup import examine_cluster, examine_inputs
     from upop_ray.distributed.cluster import connected, with_absolute_paths
+    from upop_ray.tracking import quieten
 
+    quieten()
     experiment = with_absolute_paths(experiment)
     checks = list(examine_inputs(experiment))
     with connected():

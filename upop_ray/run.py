@@ -11,7 +11,7 @@ from upop_ray import config
 from upop_ray.config import Experiment
 from upop_ray.errors import ConfigError
 from upop_ray.store import PointPaths, Store
-from upop_ray.terminal import PhaseBars, console, guarded
+from upop_ray.terminal import PhaseBars, console, guarded, split_arguments
 from upop_ray.tracking import quieten
 from upop_ray.training.checkpoint import Attempt
 from upop_ray.training.engine import LocalEngine
@@ -35,13 +35,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     experiment = config.load(path, overrides)
     run(config.at_ratio(experiment, experiment.search.ratio))
     return 0
-
-
-def split_arguments(first: str | None, rest: Sequence[str]) -> tuple[str | None, list[str]]:
-    """The experiment file and the overrides; the file may be left out."""
-    if first is not None and "=" in first:
-        return None, [first, *rest]
-    return first, list(rest)
 
 
 def run(experiment: Experiment) -> dict[str, object]:

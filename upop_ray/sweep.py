@@ -7,13 +7,7 @@ from typing import TYPE_CHECKING
 
 from upop_ray import config
 from upop_ray.config import Experiment
-from upop_ray.reporting.costs import cost_lines
-from upop_ray.reporting.ledger import read_ledger
-from upop_ray.reporting.table import points_table, seeds_table, unfinished_lines, warning_lines
-from upop_ray.run import split_arguments
-from upop_ray.store import Store, SweepPaths
-from upop_ray.terminal import console, guarded
-from upop_ray.tracking import viewer
+from upop_ray.terminal import console, guarded, split_arguments
 
 if TYPE_CHECKING:
     from upop_ray.distributed.controller import SweepResult
@@ -57,6 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def show(experiment: Experiment, result: "SweepResult") -> None:
     """Print how the sweep ended: its points, what failed, and where the curve is."""
+    from upop_ray.reporting.costs import cost_lines
+    from upop_ray.reporting.ledger import read_ledger
+    from upop_ray.reporting.table import points_table, seeds_table, unfinished_lines, warning_lines
+    from upop_ray.store import Store, SweepPaths
+    from upop_ray.tracking import viewer
+
     console.print()
     if any(row.manifest for row in result.rows):
         console.print(points_table(result.rows))

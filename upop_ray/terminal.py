@@ -1,7 +1,7 @@
 """How entry points speak: one-line errors, exit codes, progress bars."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rich.console import Console, RenderableType
 from rich.live import Live
@@ -13,6 +13,13 @@ USER_ERROR = 2
 #: columns of tables in a file or pipe, which have no width of their own
 _FILE_WIDTH = 160
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _FILE_WIDTH)
+
+
+def split_arguments(first: str | None, rest: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The experiment file and the overrides; the file may be left out."""
+    if first is not None and "=" in first:
+        return None, [first, *rest]
+    return first, list(rest)
 
 
 def guarded(main: Callable[[], int]) -> None:

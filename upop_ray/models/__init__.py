@@ -40,3 +40,6 @@ def register() -> None:
     """Make the sliced models known to the Auto classes of transformers."""
     for module in (clip, siglip, vit, retrieval, caption, vqa, nlvr, segmenter):
         module.register()
+
+
+register()

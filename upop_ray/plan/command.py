@@ -17,7 +17,7 @@ from upop_ray.plan.points import Examples, PointPlan, done_of, examples_of, poin
 from upop_ray.plan.speed import DEVICES, UTILISATION, Hours, Speed, hours, of_device, stated
 from upop_ray.plan.subject import Subject, subject_of
 from upop_ray.plan.training_step import step_macs
-from upop_ray.run import split_arguments
+from upop_ray.terminal import split_arguments
 from upop_ray.tracking import quieten
 from upop_ray.training.budget import check_ratios
 

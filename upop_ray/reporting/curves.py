@@ -6,8 +6,8 @@ from upop_ray.reporting.points import PointRow, best_draws, spread
 from upop_ray.store import Store, SweepPaths
 from upop_ray.tracking import TensorBoard
 
-#: sizes of a model, and what the groups of their curves are called; TensorBoard sorts them, and draws nothing in a chart
-#: with parentheses in its title
+#: sizes of a model, and what the groups of their curves are called; TensorBoard sorts them, and draws nothing in a
+#: chart with parentheses in its title
 SIZES = {"parameters": "parameters removed", "macs": "work removed in MACs"}
 SPLITS = ("validation", "test")
 #: the run of the dense model's line

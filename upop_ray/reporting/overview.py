@@ -75,16 +75,16 @@ def layout(headline: str, seeds: int) -> Layout:
         )
         for size, name in SIZES.items()
     }
-    charts: Layout = {"1 ratio and accuracy (runs curves/)": curve}
+    charts: Layout = {"ratio and accuracy (runs curves/)": curve}
     if seeds > 1:
-        charts["2 spread over seeds (runs curves/... mean)"] = {
+        charts["spread over seeds (runs curves/... mean)"] = {
             f"{split} {headline} by {SIZES[size]}": (
                 "Margin",
                 [curve_tag(split, headline, size), *margin_tags(split, headline, size)],
             )
             for split, size in pairs
         }
-    charts["3 one point (choose a run points/)"] = {
+    charts["one point (choose a run points/)"] = {
         "share kept of each tower and kind over the search": ("Multiline", ["^search/kept/"]),
         f"validation {headline} while retraining": ("Multiline", [f"^retrain/validation/{headline}$"]),
         "loss of search and retraining": ("Multiline", ["^(search|retrain)/loss$"]),
