@@ -1,4 +1,4 @@
-"""Every command of the README is run on a tiny experiment in place of the one it names, here or in a test named below."""
+"""Every command of the README, run on a tiny experiment in place of the one it names, or named with its own test."""
 
 import os
 import re
@@ -121,6 +121,8 @@ def place(tmp_path_factory: pytest.TempPathFactory, s3: S3) -> Iterator[Place]:
     done = place.run(["python", "-m", "upop_ray.sweep", "experiments/builtin_clip.yaml"])
     assert done.returncode == 0, done.stderr
     place.names["HASH"] = next(path.parent.name for path in sorted(folder.glob("results/points/*/manifest.json")))
+    done = place.run(["python", "-m", "upop_ray.export", place.names["HASH"], "--to", "exported"])
+    assert done.returncode == 0, done.stderr
     place.names["--against builtin:clip"] = f"--against {folder / 'model'}"
     yield place
     ray.shutdown()

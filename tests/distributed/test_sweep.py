@@ -70,7 +70,7 @@ def test_a_sweep_gives_points_and_curves_and_resubmitting_computes_what_is_missi
     assert (more.exit_code, more.computed, more.reused) == (0, 1, 2)
 
 
-@pytest.mark.parametrize("stage", [2, 3])
+@pytest.mark.parametrize("stage", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_two_workers_find_the_masks_of_one_process(root: Path, stage: int) -> None:
     alone = tiny_experiment(root, store=str(root / "alone"))
     manifest = run.run(alone)
@@ -125,6 +125,7 @@ def test_a_ratio_that_floors_forbid_is_refused_before_anything_starts(root: Path
         )
 
 
+@pytest.mark.slow
 def test_early_stopping_ends_poor_points_and_resubmitting_leaves_them(root: Path) -> None:
     sweep = {"seeds": [0, 1, 2, 3], "early_stopping": {"grace_epochs": 1, "reduction": 2}}
     experiment = tiny_experiment(root, name="halving", retrain={"epochs": 4, "learning_rate": 1e-3}, sweep=sweep)
