@@ -10,6 +10,7 @@ from torch import nn
 
 from upop_ray import config
 from upop_ray.config import BUILTIN_EXPERIMENT
+from upop_ray.data import once
 from upop_ray.data.checkpoints import verify_checkpoint
 from upop_ray.data.shards import ShardedDataset, open_dataset
 from upop_ray.training import pretrain
@@ -65,6 +66,8 @@ def test_pretraining_writes_a_checkpoint_that_holds_together(tmp_path: Path, mon
         return whole(self, name, columns).slice(0, 48)
 
     monkeypatch.setattr(ShardedDataset, "split", few)
+    # neither whole splits that other tests have read, nor these to others
+    monkeypatch.setattr(once, "_READ", {})
     experiment = config.load(BUILTIN_EXPERIMENT, [f"batch_size={16}"])
     record = pretrain.pretrain("clip", pretrain.Recipe(epochs=2), tmp_path / "clip", experiment)
     assert verify_checkpoint(tmp_path / "clip") == record
