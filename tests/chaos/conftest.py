@@ -24,6 +24,7 @@ class Found:
 
     fault: str
     store: str
+    times: int
     points_lost: int
     points_recomputed: int
     steps_twice: int

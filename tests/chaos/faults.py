@@ -1,4 +1,4 @@
-"""What can happen to a sweep; each fault strikes once, at whatever runs then."""
+"""What can happen to a sweep; a fault strikes at whatever runs then."""
 
 import random
 import signal

@@ -38,6 +38,14 @@ def test_images_have_their_own_sizes(pictures: Pictures) -> None:
     assert np.array_equal(np.asarray(found[0]), np.asarray(Image.open(io.BytesIO(drawing(2, 5, 9)))))
 
 
+def test_threads_change_nothing_but_the_time(pictures: Pictures, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [3, 0, 2, 1, 0]
+    alone = [np.asarray(image.rotate(90)) for image in pictures.images(rows)]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    together = pictures.changed(rows, lambda image: np.asarray(image.rotate(90)))
+    assert all(map(np.array_equal, together, alone)) and len(together) == len(rows)
+
+
 def test_pixels_of_one_size_are_stacked() -> None:
     both = JoinedPictures(held((8, 8), (8, 8)), held((8, 8), (8, 8), first=1), ("left", "right"))
     rows = [3, 0, 1, 2]

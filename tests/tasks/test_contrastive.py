@@ -95,7 +95,7 @@ def collectives() -> dict[str, Any]:
 
 def encoded(sizes: list[int]) -> Tensor:
     batches = torch.arange(float(sum(sizes)))[:, None].split(sizes)
-    return over_ranks(list(batches), lambda batch: batch * 2)
+    return over_ranks(list(batches), lambda batch: (batch, 2), lambda pair: pair[0] * pair[1])
 
 
 def test_gathering_is_in_rank_order_and_sums_gradients(two_ranks: Ranks) -> None:

@@ -1,9 +1,10 @@
 """The images of a split by row: held in memory as they are stored, or streamed (:mod:`upop_ray.data.streams`)."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,8 @@ from torch import Tensor
 
 from upop_ray.data.images import opened, require_one_size, stacked
 from upop_ray.errors import DataError
+
+Changed = TypeVar("Changed")
 
 
 class Pictures(ABC):
@@ -43,9 +46,17 @@ class Pictures(ABC):
 
         :raises DataError: one cannot be decoded
         """
-        rows = [int(row) for row in rows]
-        for row, content in zip(rows, self.contents(rows), strict=True):
-            yield opened(content, "RGB", self.name(row))
+        yield from map(self._image, *self._files(rows))
+
+    def changed(self, rows: Iterable[int], change: Callable[[Image.Image], Changed]) -> list[Changed]:
+        """What a function makes of each of these images, in as many threads as torch may use.
+
+        Decoding and resizing leave the interpreter to others.
+
+        :raises DataError: one cannot be decoded
+        """
+        with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+            return list(threads.map(lambda row, content: change(self._image(row, content)), *self._files(rows)))
 
     def pixels(self, rows: Iterable[int]) -> Tensor:
         """Images of one size: uint8 (rows, 3, H, W).
@@ -53,6 +64,13 @@ class Pictures(ABC):
         :raises DataError: one cannot be decoded, or is of another size than the others
         """
         return stacked(list(self.images(rows)), self.place)
+
+    def _files(self, rows: Iterable[int]) -> tuple[list[int], list[bytes]]:
+        numbers = [int(row) for row in rows]
+        return numbers, self.contents(numbers)
+
+    def _image(self, row: int, content: bytes) -> Image.Image:
+        return opened(content, "RGB", self.name(row))
 
 
 class HeldPictures(Pictures):

@@ -61,7 +61,7 @@ class Photographs(Views):
         return torch.stack([self._changed(image, draws) for image, draws in pairs])
 
     def evaluation(self, pictures: Pictures, rows: Iterable[int]) -> Tensor:
-        pixels = [as_pixels(self._whole(image)) for image in pictures.images(rows)]
+        pixels = pictures.changed(rows, lambda image: as_pixels(self._whole(image)))
         return self.preprocessing.normalise(torch.stack(pixels))
 
     @abstractmethod

@@ -82,7 +82,8 @@ class Caption(StatelessTask):
         """What the model says of images, without the prompt; ranks share the work."""
         model.eval()
         rows = row_batches(len(pictures), _IMAGES)
-        tokens = over_ranks(rows, lambda part: self._generated(model, self.views.evaluation(pictures, part)))
+        views = self.views
+        tokens = over_ranks(rows, lambda part: views.evaluation(pictures, part), lambda x: self._generated(model, x))
         return decoded(self.tokenizer, tokens, self.starts)
 
     def _predicted(

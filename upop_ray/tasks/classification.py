@@ -11,7 +11,7 @@ from upop_ray.config import Classification as Settings
 from upop_ray.config import Experiment
 from upop_ray.data.batches import training_order
 from upop_ray.data.class_batches import ClassBatch, ClassBatches
-from upop_ray.data.classes import ClassSplit, class_names, load_classes
+from upop_ray.data.classes import class_names, load_classes
 from upop_ray.data.images import preprocessing_of
 from upop_ray.data.mixing import Mixing
 from upop_ray.data.once import read_once
@@ -73,13 +73,13 @@ class Classification(StatelessTask):
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
         examples = read_once(load_classes, self.dataset, SPLITS[split])
         model.eval()
-        found = over_ranks(row_batches(len(examples)), lambda rows: self._hits(model, examples, rows))
-        return {f"acc{k}": 100 * share for k, share in zip(_TOP, found.double().mean(0).tolist(), strict=True)}
 
-    def _hits(self, model: nn.Module, examples: ClassSplit, rows: range) -> Tensor:
-        logits = classified(model, self.views.evaluation(examples.pictures, rows), device_of(model))
-        labels = self.labels[examples.classes[rows.start : rows.stop]]
-        return hits(logits, labels.to(logits.device))
+        def prepared(rows: range) -> tuple[Tensor, Tensor]:
+            labels = self.labels[examples.classes[rows.start : rows.stop]]
+            return self.views.evaluation(examples.pictures, rows), labels
+
+        found = over_ranks(row_batches(len(examples)), prepared, lambda batch: _hits(model, *batch))
+        return {f"acc{k}": 100 * share for k, share in zip(_TOP, found.double().mean(0).tolist(), strict=True)}
 
 
 def labels_of(names: Sequence[str], id2label: Mapping[int, str]) -> Tensor:
@@ -105,6 +105,11 @@ def classified(forward: Callable[..., Any], pixel_values: Tensor, device: torch.
     """Logits of the classes in fp32, (b, classes)."""
     logits: Tensor = forward(pixel_values=pixel_values.to(device)).logits
     return logits.float()
+
+
+def _hits(model: nn.Module, pixel_values: Tensor, labels: Tensor) -> Tensor:
+    logits = classified(model, pixel_values, device_of(model))
+    return hits(logits, labels.to(logits.device))
 
 
 def hits(logits: Tensor, labels: Tensor) -> Tensor:

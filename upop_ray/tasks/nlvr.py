@@ -13,7 +13,7 @@ from upop_ray.data.image_text import FixedLength
 from upop_ray.data.images import preprocessing_of
 from upop_ray.data.once import read_once
 from upop_ray.data.order import Cursor
-from upop_ray.data.pairs import PairBatch, PairBatches, PairSplit, load_pairs
+from upop_ray.data.pairs import PairBatch, PairBatches, load_pairs
 from upop_ray.data.shards import ShardedDataset
 from upop_ray.data.views import BLIP_VIEWS
 from upop_ray.tasks.evaluation import SPLITS, device_of, over_ranks, row_batches
@@ -62,13 +62,9 @@ class Nlvr(StatelessTask):
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
         examples = read_once(load_pairs, self.dataset, SPLITS[split])
         model.eval()
-        right = over_ranks(row_batches(len(examples)), lambda rows: self._right(model, examples, rows))
+        rows, batches = row_batches(len(examples)), self.batches
+        right = over_ranks(rows, lambda part: batches.evaluation(examples, part), lambda batch: _right(model, batch))
         return scores(right.bool().tolist(), examples.statements.to_pylist())
-
-    def _right(self, model: nn.Module, examples: PairSplit, rows: range) -> Tensor:
-        batch = self.batches.evaluation(examples, rows)
-        logits = judged(model, batch, device_of(model))
-        return (logits.argmax(1) == batch.labels.to(logits.device)).long()
 
 
 def judged(forward: Callable[..., Any], batch: PairBatch, device: torch.device) -> Tensor:
@@ -80,6 +76,11 @@ def judged(forward: Callable[..., Any], batch: PairBatch, device: torch.device) 
     )
     logits: Tensor = output.logits
     return logits.float()
+
+
+def _right(model: nn.Module, batch: PairBatch) -> Tensor:
+    logits = judged(model, batch, device_of(model))
+    return (logits.argmax(1) == batch.labels.to(logits.device)).long()
 
 
 def scores(right: Sequence[bool], statements: Sequence[str]) -> dict[str, float]:

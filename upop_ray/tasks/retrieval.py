@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from upop_ray.config import Experiment
 from upop_ray.data.image_text import EvaluationPairs, ImageTextBatch
 from upop_ray.tasks.contrastive import temperature
-from upop_ray.tasks.evaluation import BATCH, device_of, over_ranks, row_batches
+from upop_ray.tasks.evaluation import BATCH, device_of, over_ranks, row_batches, unchanged
 from upop_ray.tasks.image_text import ImageTextRetrieval, in_full
 from upop_ray.tasks.recall import recalls
 
@@ -55,8 +55,8 @@ def evaluate_pairs(model: nn.Module, pairs: EvaluationPairs) -> dict[str, float]
     """Recalls of a dual encoder on all pairs of an evaluation split, in percent; ranks share the encoding."""
     device = device_of(model)
     model.eval()
-    images = over_ranks(row_batches(len(pairs)), lambda x: _image_features(model, pairs.images(x).to(device)))
-    texts = over_ranks(list(pairs.text_batches(BATCH)), lambda x: _text_features(model, x, device))
+    images = over_ranks(row_batches(len(pairs)), pairs.images, lambda x: _image_features(model, x.to(device)))
+    texts = over_ranks(list(pairs.text_batches(BATCH)), unchanged, lambda x: _text_features(model, x, device))
     return recalls(images @ texts.t(), pairs.caption_image.to(images.device))
 
 

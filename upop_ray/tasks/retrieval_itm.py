@@ -14,7 +14,7 @@ from upop_ray.data.shards import ShardedDataset
 from upop_ray.errors import ConfigError
 from upop_ray.tasks.collective import gather, gather_with_gradient, rank
 from upop_ray.tasks.contrastive import Features
-from upop_ray.tasks.evaluation import BATCH, device_of, over_ranks, row_batches
+from upop_ray.tasks.evaluation import BATCH, device_of, over_ranks, row_batches, unchanged
 from upop_ray.tasks.image_text import Encoded, ImageTextRetrieval, in_full
 from upop_ray.tasks.language import require_room
 from upop_ray.tasks.recall import recalls
@@ -119,9 +119,10 @@ def evaluate_reranked(model: Any, pairs: EvaluationPairs, candidates: int, match
     """Recalls in percent: the nearest by contrast, ranked again by matching logit plus similarity (as published)."""
     device = device_of(model)
     model.eval()
-    images = over_ranks(row_batches(len(pairs)), lambda rows: _packed(model, pairs.images(rows).to(device)))
+    images = over_ranks(row_batches(len(pairs)), pairs.images, lambda pixels: _packed(model, pixels.to(device)))
     texts = over_ranks(
         list(pairs.text_batches(BATCH)),
+        unchanged,
         lambda text: model.encode_text(text[0].to(device), text[1].to(device)).float(),
     )
     width = texts.shape[1]
@@ -155,7 +156,7 @@ def reranked(similarity: Tensor, candidates: int, match: Callable[[Tensor], Tens
     queries = torch.arange(len(nearest), device=nearest.device).repeat_interleave(nearest.shape[1])
     items = nearest.flatten()
     pairs = torch.stack([queries, items])
-    scores = over_ranks([pairs[:, start : start + BATCH] for start in range(0, len(items), BATCH)], match)
+    scores = over_ranks([pairs[:, start : start + BATCH] for start in range(0, len(items), BATCH)], unchanged, match)
     result = torch.full_like(similarity, UNRANKED)
     result[queries, items] = scores + similarity[queries, items]
     return result

@@ -1,6 +1,6 @@
 """Semantic segmentation: cross-entropy over pixels, mean intersection over union by a sliding window."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -111,15 +111,16 @@ def confusion_of(model: nn.Module, split: SegmentedSplit, views: SegmentViews, w
         logits: Tensor = model(pixel_values=pixels).logits
         return logits.float()
 
-    def count(rows: range) -> Tensor:
+    def count(images: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
         total = torch.zeros(1, split.classes, split.classes, dtype=torch.long, device=device)
-        for pixels, maps in views.evaluation(split, rows):
+        for pixels, maps in images:
             predicted = window.probabilities(forward, pixels.to(device)).argmax(1)
             total += confusion(maps.to(device), predicted, split.classes)
         return total
 
     at_once = _LOGITS_AT_ONCE // (split.classes * window.side**2)
-    return over_ranks(row_batches(len(split), min(BATCH, max(1, at_once))), count).sum(0)
+    rows = row_batches(len(split), min(BATCH, max(1, at_once)))
+    return over_ranks(rows, lambda part: list(views.evaluation(split, part)), count).sum(0)
 
 
 def confusion(truth: Tensor, predicted: Tensor, classes: int) -> Tensor:

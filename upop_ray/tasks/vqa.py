@@ -118,11 +118,15 @@ class Vqa(StatelessTask):
         """The model's answer to each question; ranks share the work."""
         model.eval()
         parts = row_batches(len(data), _QUESTIONS)
+
+        def prepared(rows: range) -> tuple[Tensor, Tokens]:
+            return self._inputs(data, rows)
+
         if self.settings.inference == "rank":
             choices = self._answers(self.choices).to(device_of(model))
-            chosen = over_ranks(parts, lambda rows: self._ranked(model, data, rows, choices))
+            chosen = over_ranks(parts, prepared, lambda asked: self._ranked(model, *asked, choices))
             return [self.choices[index] for index in chosen.tolist()]
-        tokens = over_ranks(parts, lambda rows: self._generated(model, data, rows))
+        tokens = over_ranks(parts, prepared, lambda asked: self._generated(model, *asked))
         return decoded(self.tokenizer, tokens, (self.answer_start, self.question_start))
 
     def _predicted(self, forward: Callable[..., Any], batch: VqaBatch, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -139,14 +143,14 @@ class Vqa(StatelessTask):
         targets = next_tokens(answers)
         return predictions(output.logits, targets), targets
 
-    def _ranked(self, model: Any, data: QuestionSplit, rows: range, choices: Tokens) -> Tensor:
+    def _ranked(self, model: Any, pixel_values: Tensor, questions: Tokens, choices: Tokens) -> Tensor:
         """Numbers of the chosen answers, int64 (b,): the first token chooses candidates, the whole answer one of them.
 
         What is lowest is the smoothed loss that the model was trained on, as published.
         """
-        pixels, questions = self._inputs(model, data, rows)
+        pixels, questions = pixel_values.to(device_of(model)), questions.to(device_of(model))
         states = model.encode(pixel_values=pixels, input_ids=questions.ids, attention_mask=questions.mask)
-        start = choices.ids[:1, :1].expand(len(rows), 1)
+        start = choices.ids[:1, :1].expand(len(pixels), 1)
         first = model.decode(states, questions.mask, start, torch.ones_like(start))[:, 0]
         count = min(self.settings.candidates, len(choices.ids))
         candidates = first[:, choices.ids[:, 1]].topk(count, 1).indices
@@ -164,8 +168,8 @@ class Vqa(StatelessTask):
         rows = predictions(model.decode(states, mask, answers.ids, answers.mask), targets)
         return text_losses(rows, targets, self.settings.label_smoothing)
 
-    def _generated(self, model: Any, data: QuestionSplit, rows: range) -> Tensor:
-        pixels, questions = self._inputs(model, data, rows)
+    def _generated(self, model: Any, pixel_values: Tensor, questions: Tokens) -> Tensor:
+        pixels, questions = pixel_values.to(device_of(model)), questions.to(device_of(model))
         length = self.settings.answer_length
         ids = model.generate(
             input_ids=questions.ids,
@@ -178,12 +182,12 @@ class Vqa(StatelessTask):
         )
         return padded(ids, length, self.tokenizer.pad_token_id)
 
-    def _inputs(self, model: nn.Module, data: QuestionSplit, rows: range) -> tuple[Tensor, Tokens]:
-        device, questions = device_of(model), data.questions(np.array(rows))
+    def _inputs(self, data: QuestionSplit, rows: range) -> tuple[Tensor, Tokens]:
+        questions = data.questions(np.array(rows))
         # several questions are about one image, which is decoded once
         images, places = np.unique([question.image for question in questions], return_inverse=True)
         pixels = self.views.evaluation(data.pictures, images)[torch.from_numpy(places)]
-        return pixels.to(device), self._questions([question.text for question in questions]).to(device)
+        return pixels, self._questions([question.text for question in questions])
 
     def _questions(self, texts: Sequence[str]) -> Tokens:
         cleaned_texts = [cleaned(text) for text in texts]
