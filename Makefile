@@ -12,7 +12,8 @@ ARGS ?=
 NODES ?= 2
 CPUS ?=
 STORE ?= results
-HOST ?= 127.0.0.1
+# not from the environment, where many a shell and container has a HOST of its own
+HOST := 127.0.0.1
 # a Ray cluster YAML, for example cluster/aws.yaml; empty is this machine
 CLUSTER ?=
 JOB ?=

@@ -100,7 +100,8 @@ def _show_addresses(state: State, folder: Path) -> None:
     exported = state.access().settings().items()
     settings.write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in exported))
     print("submit       make submit EXPERIMENT=experiments/builtin_clip.yaml")
-    print(f"  elsewhere  . {settings}; ray job submit --working-dir . -- python -m upop_ray.sweep my.yaml")
+    store = shlex.quote(f"store={state.asked.store}")
+    print(f"  elsewhere  . {settings}; ray job submit --working-dir . -- python -m upop_ray.sweep my.yaml {store}")
     print(f"dashboard    {state.access().address}  (asks for the token: cat {state.token})")
     print(f"tensorboard  http://{state.asked.reached_at()}:{state.tensorboard}  (shows {state.asked.store})")
 

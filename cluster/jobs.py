@@ -3,7 +3,8 @@
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,12 @@ def submit(access: Access, experiment: Path, arguments: Sequence[str], store: st
     sweep = ["python", "-m", "upop_ray.sweep", name, *changes]
     # the client and not the command, which quotes an argument as Windows does
     client = _client(access)
-    job = client.submit_job(entrypoint=shlex.join(sweep), runtime_env={"working_dir": str(folder)})
+    with _reaching(access):
+        job = client.submit_job(entrypoint=shlex.join(sweep), runtime_env={"working_dir": str(folder)})
     print(f"{job}: Ctrl-C leaves it running; then: make logs JOB={job}, ray job stop {job}", flush=True)
     show_logs(access, job)
-    return _show_end(client.get_job_info(job), job)
+    with _reaching(access):
+        return _show_end(client.get_job_info(job), job)
 
 
 def sent_folder(experiment: Path) -> tuple[Path, str]:
@@ -117,13 +120,22 @@ def found(access: Access, job: str | None) -> dict[str, Any]:
 
 
 def _client(access: Access) -> Any:
-    from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
-    try:
+    with _reaching(access):
         return JobSubmissionClient(access.address, headers=access.headers())
+
+
+@contextmanager
+def _reaching(access: Access) -> Iterator[None]:
+    """Whatever keeps the job server from answering, in one line."""
+    from ray.exceptions import AuthenticationError
+
+    try:
+        yield
     except (ConnectionError, RuntimeError, AuthenticationError) as error:
-        raise ClusterError(f"{access.address}: {error}; see make cluster-status") from error
+        reason = " ".join(str(error).split())
+        raise ClusterError(f"{access.address}: {reason}; see make cluster-status") from error
 
 
 def _show_end(job: Any, name: str) -> int:

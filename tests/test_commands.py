@@ -54,9 +54,15 @@ def test_bad_input_is_one_line(experiment: Path, override: str, words: list[str]
     assert all(word in line for word in words), line
 
 
-def test_a_space_over_an_unknown_setting_is_refused_before_anything_starts(experiment: Path) -> None:
-    line = refused(sweep.main, str(experiment), "sweep.space={search.pace: {uniform: [0.0, 1.0]}}")
-    assert "search.pace" in line
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [("search.pace: {uniform: [0.0, 1.0]}", "search.pace"), ("replica.workers: {choice: [1, 2]}", "for the whole sweep")],
+)
+def test_a_space_that_cannot_be_drawn_from_is_refused_before_anything_starts(
+    experiment: Path, rule: str, words: str
+) -> None:
+    line = refused(sweep.main, str(experiment), f"sweep.space={{{rule}}}")
+    assert words in line
     assert not (experiment.parent / "store" / "points").exists()
 
 

@@ -13,7 +13,7 @@ from tests.chaos.sweep import Sweep
 
 
 class Struck(NamedTuple):
-    """When it struck, and what the sweep had then: manifests, and the newest attempt of each point under way."""
+    """When it struck, and what the sweep had then: manifests, and the newest attempt at each point under way."""
 
     at: float
     manifests: dict[str, bytes]
@@ -87,7 +87,9 @@ def strike(name: str, moment: random.Random, cluster: LocalCluster, sweep: Sweep
     """Let something happen in the middle of the work."""
     sweep.until(sweep.saved, "checkpoint")
     time.sleep(moment.uniform(0, 8))
-    struck = Struck(time.monotonic(), sweep.manifests(), sweep.saved())
+    # in the middle of some point, not between two
+    sweep.until(sweep.saved, "checkpoint")
+    struck = Struck(time.monotonic(), sweep.manifests(), sweep.begun())
     FAULTS[name](cluster, sweep)
     return struck
 

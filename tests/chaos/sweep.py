@@ -21,6 +21,7 @@ from upop_ray.store import Store
 
 #: seconds that anything may take; the machine may be busy
 PATIENCE = 420.0
+_STARTED = re.compile(r"(\w+)/attempts/(\d+)/started\.json$")
 _CHECKPOINT = re.compile(r"(\w+)/attempts/(\d+)/.*complete\.json$")
 _LOSSES = ("search/loss", "retrain/loss")
 
@@ -85,19 +86,30 @@ class Sweep:
         names = [name for name in self.store.list("points") if self.store.exists(f"points/{name}/manifest.json")]
         return {name: self.store.read(f"points/{name}/manifest.json") for name in names}
 
+    def begun(self) -> dict[str, int]:
+        """The newest attempt at each point that is not finished."""
+        return self._newest(_STARTED, set(self.manifests()))
+
     def saved(self) -> dict[str, int]:
-        """The newest attempt of each point under way that has saved a checkpoint."""
+        """The newest attempt at each point that is not finished to have saved a checkpoint."""
+        return self._newest(_CHECKPOINT, set(self.manifests()))
+
+    def resumed(self, before: dict[str, int]) -> str:
+        """How points went on that had ``begun`` before: ``taken up`` by a newer attempt, ``finished``, or not yet."""
+        newest = self._newest(_CHECKPOINT, set())
+        finished = set(self.manifests())
+        # a newer attempt that has finished has removed its checkpoints
+        newest |= {point: attempt for point, attempt in self._newest(_STARTED, set()).items() if point in finished}
+        if any(newest.get(point, -1) > attempt for point, attempt in before.items()):
+            return "taken up"
+        return "" if set(before) - finished else "finished"
+
+    def _newest(self, file: re.Pattern[str], without: set[str]) -> dict[str, int]:
         found: dict[str, int] = {}
-        for match in map(_CHECKPOINT.search, self.store.sizes("points")):
-            if match:
+        for match in map(file.search, self.store.sizes("points")):
+            if match and match[1] not in without:
                 found[match[1]] = max(int(match[2]), found.get(match[1], -1))
         return found
-
-    def resumed(self, before: dict[str, int]) -> bool:
-        """Whether a point has saved a checkpoint in a newer attempt than ``before``, or needed none to finish."""
-        now = self.saved()
-        newer = any(attempt > before[point] for point, attempt in now.items() if point in before)
-        return newer or not set(before) - set(self.manifests())
 
     def results(self) -> dict[str, Any]:
         """What each finished point found."""

@@ -11,15 +11,17 @@ from upop_ray import doctor
 from upop_ray.distributed import checkup
 from upop_ray.distributed.checkup import Check, NodeFacts, examine_inputs, examine_nodes
 from upop_ray.distributed.cluster import Node
+from upop_ray.errors import UpopError
+from upop_ray.store import Store, SweepPaths
 
 OWN = {"python": "3.11.9", "torch": "2.13.0", "upop_ray": "0.1.0 (aaaa)"}
 NODES = [Node(name, f"10.0.0.{name}", {"CPU": 8.0, "GPU": 0.0}, {"CPU": 8.0, "GPU": 0.0}) for name in "12"]
 GOOD = NodeFacts(OWN, "point dense", "", (0.01, 0.002))
 
 
-def found(second: NodeFacts | None) -> dict[str, Check]:
+def found(second: NodeFacts | str | None) -> dict[str, Check]:
     """Checks of two nodes, the first of which is as the driver."""
-    facts = {"1": GOOD} | ({"2": second} if second else {})
+    facts: dict[str, NodeFacts | str] = {"1": GOOD} | ({"2": second} if second else {})
     return {check.name: check for check in examine_nodes(NODES, facts, OWN, "point dense")}
 
 
@@ -52,6 +54,13 @@ def test_a_node_that_does_not_answer_is_named_and_does_not_keep_the_sweep_from_s
     assert (check.level, check.cure) == ("unknown", "look at 10.0.0.2")
 
 
+def test_a_node_that_cannot_run_the_code_keeps_the_sweep_from_starting() -> None:
+    checks = found("ModuleNotFoundError: No module named 'upop_ray'")
+    assert checks["nodes answer"].level == "wrong" and checks["nodes answer"].cure
+    assert checks["nodes answer"].found == "10.0.0.2: ModuleNotFoundError: No module named 'upop_ray'"
+    assert checks["versions agree"].found == "on 1 nodes"
+
+
 def test_what_this_process_can_see(tmp_path: Path) -> None:
     experiment = tiny_experiment(tmp_path)
     assert [check.level for check in examine_inputs(experiment)] == ["ok", "ok"]
@@ -81,5 +90,19 @@ def test_the_command_shows_a_table_and_its_exit_code(tmp_path: Path, capsys: pyt
     finally:
         ray.shutdown()
     (before,), (after,) = facts.values(), again.values()
+    assert isinstance(before, NodeFacts) and isinstance(after, NodeFacts)
     assert before.versions == checkup.own_versions() and before.store == ""
     assert before.inputs != after.inputs
+
+
+def test_a_node_that_came_later_takes_no_point_unless_it_is_one_of_the_drivers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "10.0.0.9")
+    store, own = Store(str(tmp_path)), checkup.own_versions()
+    with pytest.raises(UpopError, match=r"store: .* is another folder on node 10\.0\.0\.9 than the driver's; mount"):
+        checkup.require_same(store, "mine", own)
+    store.write(SweepPaths("mine").experiment, b"")
+    checkup.require_same(store, "mine", own)
+    with pytest.raises(UpopError, match=rf"10\.0\.0\.9 has torch {own['torch'].replace('+', '.')} \(driver 1\.0\)"):
+        checkup.require_same(store, "mine", own | {"torch": "1.0"})

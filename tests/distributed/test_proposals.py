@@ -119,3 +119,27 @@ def test_what_a_method_does_not_read_is_named_at_the_start_and_not_drawn(
     lines = said(capsys)
     assert lines[0] == "dead     search.penalty.attention is not read by method magnitude, and not drawn there"
     assert len(lines) == 2
+
+
+@pytest.mark.parametrize("state", [{"state": "failed", "cause": "an old checkpoint could not be removed"}, None])
+def test_a_point_with_a_manifest_is_finished_whatever_happened_after_it(
+    root: Path, tmp_path: Path, state: dict[str, Any] | None
+) -> None:
+    experiment = tiny_experiment(root, store=str(tmp_path))
+    store, ended = Store(experiment.store), []
+    proposals = Proposals(experiment, store, lambda member, manifest: ended.append((member.state, bool(manifest))))
+    proposal = proposals.suggest("0")
+    assert isinstance(proposal, dict)
+    point = parse(proposal["experiment"])
+    store.write_json(PointPaths(content_addresses(point)[0]).manifest, manifest_of(point))
+    proposals.on_trial_complete("0", state, error=state is None)
+    assert ended == [("proposed", False), ("proposed", True)]
+
+
+def test_a_point_that_ends_without_a_manifest_in_this_store_has_failed(root: Path, tmp_path: Path) -> None:
+    experiment = tiny_experiment(root, store=str(tmp_path))
+    proposals = Proposals(experiment, Store(experiment.store), lambda member, manifest: None)
+    assert isinstance(proposals.suggest("0"), dict)
+    proposals.on_trial_complete("0", {"state": "finished"})
+    (member,) = proposals.members.values()
+    assert member.state == "failed" and f"without a manifest in {experiment.store}" in member.cause

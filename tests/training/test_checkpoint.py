@@ -179,19 +179,47 @@ def test_pruning_keeps_what_is_asked_and_what_attempts_noted(store: Store) -> No
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])
-def test_damaged_tensors_are_an_error_that_names_them(store: Store, damage: str) -> None:
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(store: Store, damage: str) -> None:
     saved(Attempt.begin(store, PATHS), checkpoint(1), checkpoint(2))
     name = file_of(store, "tensors.safetensors")
     content = store.read(name)
     flipped = content[:-1] + bytes([content[-1] ^ 1])
     store.write(name, {"cut": content[:-5], "flipped": flipped, "empty": b""}[damage])
+    found = latest_checkpoint(store, PATHS)
+    assert found is not None and (found.phase, found.step) == ("search", 1)
+    assert found.instead_of.startswith(f"{store.path(name)}: damaged")
+    # what is computed again takes its place
+    saved(Attempt.begin(store, PATHS), checkpoint(2))
+    again = latest_checkpoint(store, PATHS)
+    assert again is not None and (again.step, again.attempt, again.instead_of) == (2, 1, "")
+
+
+def test_where_all_checkpoints_are_damaged_the_furthest_is_named(store: Store) -> None:
+    attempt = Attempt.begin(store, PATHS)
+    for step in (1, 2):
+        saved(attempt, checkpoint(step))
+        name = file_of(store, "tensors.safetensors")
+        store.write(name, b"")
+    folder = name.rpartition("/")[0]
     with pytest.raises(CheckpointError) as caught:
         latest_checkpoint(store, PATHS)
-    folder = name.rpartition("/")[0]
     assert store.path(name) in str(caught.value) and f"remove the folder {store.path(folder)}" in str(caught.value)
-    # the cure cures
-    store.remove(folder)
-    assert step_of(store) == ("search", 1)
+
+
+def test_a_checkpoint_that_cannot_be_removed_is_no_reason_to_fail(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    attempt = saved(Attempt.begin(store, PATHS), checkpoint(1), checkpoint(2))
+
+    def refused(name: str) -> None:
+        raise StoreError(f"{name}: cannot be removed: SlowDown")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "remove", refused)
+        saved(attempt, checkpoint(3))
+    assert "stays: points/abc/attempts/0000/0-search-00000001: cannot be removed: SlowDown" in capsys.readouterr().out
+    saved(attempt, checkpoint(4))
+    assert [int(name[-8:]) for name in folders(store, 0)] == [3, 4]
 
 
 @pytest.mark.parametrize("name", ["tensors.safetensors", "metrics.parquet"])

@@ -8,7 +8,7 @@ import torch
 from tests.tiny import tiny_experiment
 from tests.training.test_point import results
 from upop_ray import run
-from upop_ray.config import Experiment
+from upop_ray.config import Experiment, replaced
 from upop_ray.store import PointPaths, Store
 from upop_ray.training.checkpoint import Attempt, latest_checkpoint
 from upop_ray.training.engine import LocalEngine
@@ -50,3 +50,14 @@ def test_a_point_that_leaves_at_any_step_ends_as_if_undisturbed(
     (metrics, weights), (expected, weights_then) = results(left), results(undisturbed)
     assert metrics == expected
     assert all(torch.equal(weights[name], value) for name, value in weights_then.items())
+
+
+def test_a_point_that_goes_on_at_another_zero_stage_says_that_bits_may_differ(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left = experiment(tmp_path, "left")
+    leave_after(left, 2)
+    run.run(replaced(left, {"replica.zero_stage": 1}))
+    said = capsys.readouterr().out
+    assert "goes on from step 2 of its search with ZeRO stage 1 instead of" in said
+    assert "no longer identical to the bit" in said

@@ -1,8 +1,9 @@
 """What can be known before a sweep starts: store, data, checkpoint, places for replicas, and whether nodes agree."""
 
+import functools
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from upop_ray import config
 from upop_ray.config import Experiment
 from upop_ray.distributed.cluster import Node, check_resources, has_autoscaler, nodes
 from upop_ray.errors import UpopError
-from upop_ray.store import Store
+from upop_ray.store import Store, SweepPaths
 from upop_ray.training.finish import versions
 from upop_ray.training.prepared import content_addresses, prepare
 
@@ -72,17 +73,15 @@ def examine_cluster(experiment: Experiment, seconds: float = NODE_SECONDS) -> It
 
 
 def examine_nodes(
-    present: Sequence[Node], facts: dict[str, NodeFacts], own: dict[str, str], inputs: str
+    present: Sequence[Node], facts: Mapping[str, NodeFacts | str], own: dict[str, str], inputs: str
 ) -> Iterator[Check]:
     """Compare what nodes say of themselves with the driver.
 
-    :param facts: by id of the node; a node that is missing did not answer
+    :param facts: by id of the node, or why it could not say them; a node that is missing did not answer
     """
-    silent = [node for node in present if node.id not in facts]
-    level: _LEVEL = "unknown" if silent else "ok"
-    found = f"{len(facts)} of {len(present)} nodes answered in time"
-    yield Check("nodes answer", level, found, f"look at {named(silent)}" if silent else "")
-    answered = [(node, facts[node.id]) for node in present if node.id in facts]
+    answers = [(node, facts.get(node.id)) for node in present]
+    yield _answering(answers)
+    answered = [(node, fact) for node, fact in answers if isinstance(fact, NodeFacts)]
     if not answered:
         return
     yield _compared(
@@ -98,21 +97,25 @@ def examine_nodes(
     )
 
 
-def asked(experiment: Experiment, present: Sequence[Node], seconds: float = NODE_SECONDS) -> dict[str, NodeFacts]:
-    """What each node says of itself, by id; nodes that do not answer in time are left out."""
+def asked(experiment: Experiment, present: Sequence[Node], seconds: float = NODE_SECONDS) -> dict[str, NodeFacts | str]:
+    """What each node says of itself, by id, or why it cannot; nodes that do not answer in time are left out."""
     store, name = Store(experiment.store), f".check/{time.time_ns()}"
     store.write(name, b"seen by every node")
     probes = {node.id: _probe(node) for node in present}
     calls = {probe.facts.remote(experiment.model_dump(mode="json"), name): id for id, probe in probes.items()}
     try:
         ready, _ = ray.wait(list(calls), num_returns=len(calls), timeout=seconds) if calls else ([], [])
-        return {calls[call]: fact for call in ready if (fact := _answer(call, probes[calls[call]])) is not None}
+        answers = {calls[call]: _answer(call, probes[calls[call]]) for call in ready}
+        # one that went away meanwhile has not shown that it cannot run this
+        there = {node.id for node in nodes()}
+        return {id: answer for id, answer in answers.items() if id in there or isinstance(answer, NodeFacts)}
     finally:
         for probe in probes.values():
             ray.kill(probe)
         store.remove(name)
 
 
+@functools.cache
 def own_versions() -> dict[str, str]:
     """Versions of what results depend on, and a hash of this package's own source."""
     found = versions()
@@ -121,6 +124,21 @@ def own_versions() -> dict[str, str]:
     for file in sorted(package.rglob("*.py")):
         digest.update(f"{file.relative_to(package)} ".encode() + file.read_bytes())
     return found | {"upop_ray": f"{found['upop_ray']} ({digest.hexdigest()[:8]})"}
+
+
+def require_same(store: Store, sweep: str, versions: Mapping[str, str]) -> None:
+    """Make sure, before a point is begun here, that this node is one of the driver's: it may have come later.
+
+    :param versions: the driver's, see :func:`own_versions`
+    :raises UpopError: it has another store, or other versions
+    """
+    place = f"node {ray.util.get_node_ip_address()}"
+    if not store.exists(SweepPaths(sweep).experiment):
+        problem = f"{store.uri} is another folder on {place} than the driver's"
+        raise UpopError(f"store: {problem}; mount the same folder on all nodes, or use s3://")
+    differing = _differing(own_versions(), dict(versions))
+    if differing:
+        raise UpopError(f"versions: {place} has {differing}; install the same versions on all nodes")
 
 
 def named(present: Sequence[Node], most: int = 5) -> str:
@@ -145,12 +163,27 @@ def _probe(node: Node) -> Any:
     return ray.remote(_Probe).options(num_cpus=0, scheduling_strategy=strategy).remote()
 
 
-def _answer(call: Any, probe: Any) -> NodeFacts | None:
+def _answer(call: Any, probe: Any) -> NodeFacts | str:
     try:
         found, inputs, store = ray.get(call)
         return NodeFacts(found, inputs, store, min((_clock(probe) for _ in range(3)), key=lambda clock: clock[1]))
-    except ray.exceptions.RayError:
-        return None
+    except ray.exceptions.RayTaskError as error:
+        return f"{type(error.cause).__name__}: {str(error.cause).strip().splitlines()[0]}"
+    except ray.exceptions.RayError as error:
+        # what happened on the node comes last
+        return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
+
+
+def _answering(answers: Sequence[tuple[Node, NodeFacts | str | None]]) -> Check:
+    """Whether every node can run this code at all."""
+    broken = [(node, fact) for node, fact in answers if isinstance(fact, str)]
+    if broken:
+        (node, why), others = broken[0], [node for node, _ in broken[1:]]
+        more = f"; also on {named(others)}" if others else ""
+        return Check("nodes answer", "wrong", f"{node.address}: {why}{more}", "install the same versions there")
+    silent = [node for node, fact in answers if fact is None]
+    found = f"{len(answers) - len(silent)} of {len(answers)} nodes answered in time"
+    return Check("nodes answer", "unknown" if silent else "ok", found, f"look at {named(silent)}" if silent else "")
 
 
 def _clock(probe: Any) -> tuple[float, float]:

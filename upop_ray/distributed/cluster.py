@@ -12,6 +12,7 @@ from typing import Any
 import ray
 from ray.autoscaler.v2.sdk import get_cluster_status
 from ray.autoscaler.v2.utils import is_autoscaler_v2
+from ray.exceptions import AuthenticationError
 from ray.experimental.internal_kv import _internal_kv_get
 from ray.util.placement_group import PlacementGroup, placement_group_table
 
@@ -44,7 +45,7 @@ def connect() -> None:
     """
     try:
         ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (ConnectionError, RuntimeError, ValueError, AuthenticationError) as error:
         address = os.environ.get("RAY_ADDRESS", "local")
         reason = str(error).strip().splitlines()[0]
         cure = "start the cluster, or unset RAY_ADDRESS to run on this machine alone"

@@ -7,6 +7,7 @@ from typing import Any
 
 from upop_ray.config import Experiment, at_ratio, replaced
 from upop_ray.errors import ConfigError
+from upop_ray.identity import NOT_HASHED
 from upop_ray.reporting.points import PointRow, point_label
 from upop_ray.store import PointPaths, Store, SweepPaths
 from upop_ray.store.many import read_json_if_there, read_jsons
@@ -133,6 +134,8 @@ def check_space(experiment: Experiment) -> None:
         if name in ("search.ratio", "search.method", "seed"):
             grid = {"search.ratio": "ratios", "search.method": "methods", "seed": "seeds"}[name]
             raise ConfigError(field, "is a column of the grid", f"use sweep.{grid}")
+        if name.partition(".")[0] in NOT_HASHED:
+            raise ConfigError(field, "does not change what a point computes", "set it for the whole sweep instead")
         if len(rule) != 1 or next(iter(rule)) not in ("uniform", "log_uniform", "choice"):
             raise ConfigError(field, f"unknown rule {rule!r}", "use uniform: [low, high], log_uniform or choice: [...]")
         kind, values = next(iter(rule.items()))

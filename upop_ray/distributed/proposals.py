@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from ray.tune.search import Searcher
 
 from upop_ray.config import Experiment, Sweep
+from upop_ray.distributed.checkup import own_versions
 from upop_ray.distributed.drawing import Drawing
 from upop_ray.distributed.plan import (
     Member,
@@ -83,7 +84,8 @@ class Proposals(Searcher):
             note(self._store, self._experiment.name, member)
             self._on_change(member, None)
             point = point_of(self._experiment, member.cell, member.drawn)
-            return {"experiment": point.model_dump(mode="json"), "label": member.label, "group": member.cell.group}
+            values = {"experiment": point.model_dump(mode="json"), "versions": own_versions()}
+            return values | {"label": member.label, "group": member.cell.group}
         return str(Searcher.FINISHED)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -163,7 +165,13 @@ class Proposals(Searcher):
         return member_of(self._experiment, planned.cell, planned.draw, drawn), trial
 
     def _settle(self, member: Member, trial: optuna.Trial | None) -> None:
-        manifest = finished(self._store, member) if member.state == "proposed" else None
+        manifest = finished(self._store, member) if member.state in ("proposed", "failed") else None
+        if manifest is not None:
+            # whatever happened after that
+            member = replace(member, state="proposed", cause="")
+        elif member.state == "proposed":
+            cause = f"it ended without a manifest in {self._store.uri}; see that every node has that store"
+            member = replace(member, state="failed", cause=cause)
         self.members[member.hash] = member
         note(self._store, self._experiment.name, member)
         if trial is not None:

@@ -42,7 +42,7 @@ class Replica:
         self.leaving = False
         self._told = False
         self._bundles = Bundles(group)
-        self._looked_at_nodes = time.monotonic()
+        self._looked = self._looked_at_nodes = time.monotonic()
         actor, name = worker_actor(), f"{name_prefix()}{uuid.uuid4().hex[:8]}"
         self.workers = [
             actor.options(
@@ -110,17 +110,19 @@ class Replica:
             ready, waiting = ray.wait(waiting, timeout=max(0.0, min(_LOOK, left)))
             for call in ready:
                 self._raise_failure(call)
-            if not ready:
-                self._look(left)
+            if waiting and left <= 0:
+                raise ReplicaError(
+                    f"a worker did not answer within replica.timeout + store_timeout = {self._patience:.0f} s; it "
+                    "hangs, or a report takes longer: raise replica.timeout or lower report_steps"
+                )
+            # by the clock, and not while nothing is ready: reports may come one after the other without a pause
+            if time.monotonic() - self._looked >= _LOOK:
+                self._look()
         return list(ray.get(calls))
 
-    def _look(self, left: float) -> None:
+    def _look(self) -> None:
         """While the workers compute: see that they live, and whether they have to leave."""
-        if left <= 0:
-            raise ReplicaError(
-                f"a worker did not answer within replica.timeout + store_timeout = {self._patience:.0f} s; it hangs, "
-                "or a report takes longer: raise replica.timeout or lower report_steps"
-            )
+        self._looked = time.monotonic()
         if self._heartbeat is not None:
             self._heartbeat.check()
         if time.monotonic() - self._looked_at_nodes > _LOOK_AT_NODES:

@@ -11,6 +11,7 @@ from ray import tune
 
 from upop_ray import config
 from upop_ray.config import Experiment
+from upop_ray.distributed.checkup import require_same
 from upop_ray.distributed.losses import NodeLost, ReplicaError
 from upop_ray.distributed.pulse import Pulse
 from upop_ray.distributed.replica import CONTROL_CPUS, Replica, worker_bundles
@@ -64,9 +65,8 @@ class PointTrial(tune.Trainable):
             return self._crashed(str(error))
         except UpopError as error:
             return self._failed(str(error))
-        except Exception as error:  # noqa: BLE001 - one point's defect must not end the sweep; it is kept and listed
-            self._attempt.record_error(traceback.format_exc())
-            return self._failed(f"{type(error).__name__}: {error} (traceback in the store, {self._attempt.error_path})")
+        except Exception as error:  # noqa: BLE001 - a defect of the point, or of the device that it is on
+            return self._crashed(f"{type(error).__name__}: {error}", traceback.format_exc())
         return self._result(progress)
 
     def cleanup(self) -> None:
@@ -86,6 +86,8 @@ class PointTrial(tune.Trainable):
     def _begin(self, trial: dict[str, Any]) -> None:
         self._experiment = config.parse(trial["experiment"])
         self._label = trial["label"]
+        self._versions = trial["versions"]
+        self._attempt: Attempt | None = None
         self._crashes = 0
         self._pending = True
 
@@ -112,6 +114,7 @@ class PointTrial(tune.Trainable):
         begun, experiment = time.monotonic(), self._experiment
         store = Store(experiment.store, experiment.store_timeout)
         paths = PointPaths(content_addresses(experiment)[0])
+        require_same(store, experiment.name, self._versions)
         store.write_json(paths.settings, experiment.model_dump(mode="json"))
         self._attempt = Attempt.begin(store, paths)
         self._occupation = Occupation(store, paths.cost(self._attempt.number), _held(experiment), begun)
@@ -142,9 +145,11 @@ class PointTrial(tune.Trainable):
             result["done"] = True
         return result
 
-    def _crashed(self, cause: str) -> dict[str, Any]:
+    def _crashed(self, cause: str, details: str = "") -> dict[str, Any]:
         """Go on with new workers from the last checkpoint, or set the point aside when it has crashed too often."""
-        self._attempt.record_error(cause)
+        if self._attempt is not None:
+            self._attempt.record_error(details or cause)
+            cause += f" (traceback in the store, {self._attempt.error_path})" if details else ""
         self._crashes += 1
         if self._crashes > self._experiment.sweep.retries:
             return self._failed(f"crashed {self._crashes} times (sweep.retries), at last: {cause}")

@@ -32,6 +32,8 @@ class Checkpoint:
 
     :param tensors: everything with a shape, by name
     :param facts: everything else, as JSON
+    :param attempt: that saved it
+    :param instead_of: why a later checkpoint could not be read, where there is one
     """
 
     phase: str
@@ -39,6 +41,8 @@ class Checkpoint:
     tensors: dict[str, Tensor]
     facts: dict[str, Any]
     metrics: MetricRows = field(default_factory=MetricRows)
+    attempt: int = -1
+    instead_of: str = ""
 
     def part(self, prefix: str) -> dict[str, Tensor]:
         """Tensors whose names start with ``prefix/``, without it."""
@@ -117,11 +121,17 @@ class Attempt:
             for name in self.store.list(self.paths.attempt(number)) if number <= self.number else ():
                 folder = f"{self.paths.attempt(number)}/{name}"
                 if _NAME.fullmatch(name) and folder not in kept:
-                    self.store.remove(folder)
+                    self._remove(folder)
+
+    def _remove(self, folder: str) -> None:
+        """No point fails for what is left over; the next that is pruned takes it along."""
+        try:
+            self.store.remove(folder)
+        except StoreError as error:
+            print(f"a checkpoint that is no longer needed stays: {error}")
 
     def _write(self, checkpoint: Checkpoint, keep: int) -> None:
-        order = PHASES.index(checkpoint.phase)
-        folder = f"{self.paths.attempt(self.number)}/{order}-{checkpoint.phase}-{checkpoint.step:08d}"
+        folder = _folder(self.paths, self.number, checkpoint.phase, checkpoint.step)
         with self.store.filled(f"{folder}/{_TENSORS}") as file:
             try:
                 safetensors.torch.save_file(checkpoint.tensors, file)
@@ -144,15 +154,34 @@ def last_error(store: Store, paths: PointPaths) -> str:
 
 
 def latest_checkpoint(store: Store, paths: PointPaths) -> Checkpoint | None:
-    """The furthest complete checkpoint of any attempt.
+    """The furthest complete checkpoint of any attempt that can be read.
 
+    :raises CheckpointError: all are damaged; the message names a file of the furthest
+    """
+    first: CheckpointError | None = None
+    for folder in reversed(_complete(store, paths)):
+        order, _, step, attempt = _progress(folder)
+        try:
+            found = read_checkpoint(store, paths, (order, step, int(attempt.rpartition("/")[2])))
+            return replace(found, instead_of=str(first or ""))
+        except CheckpointError as error:
+            # a store that does not answer says so here; what it answers about is damaged
+            store.exists(f"{folder}/{_COMPLETE}")
+            first = first or error
+    if first is not None:
+        raise first
+    return None
+
+
+def read_checkpoint(store: Store, paths: PointPaths, place: tuple[int, int, int]) -> Checkpoint:
+    """The complete checkpoint at a place.
+
+    :param place: (index of the phase in :data:`PHASES`, step, attempt)
     :raises CheckpointError: it is damaged; the message names the file
     """
-    complete = _complete(store, paths)
-    if not complete:
-        return None
-    folder = complete[-1]
-    cure = f"remove the folder {store.path(folder)} to go on from the checkpoint before it"
+    phase, step, attempt = PHASES[place[0]], *place[1:]
+    folder = _folder(paths, attempt, phase, step)
+    cure = f"remove the folder {store.path(folder)} to start from the checkpoint before it, if there is one"
     try:
         record = store.read_json(f"{folder}/{_COMPLETE}")
         facts, expected = record["facts"], record["sha256"]
@@ -162,8 +191,7 @@ def latest_checkpoint(store: Store, paths: PointPaths) -> Checkpoint | None:
         raise CheckpointError(f"{error}; {cure}") from error
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{store.path(folder)}/{_COMPLETE}: not the facts of a checkpoint; {cure}") from error
-    _, phase, step, _ = _progress(folder)
-    return Checkpoint(phase, step, tensors, facts, metrics)
+    return Checkpoint(phase, step, tensors, facts, metrics, attempt)
 
 
 def named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -208,6 +236,10 @@ def _complete(store: Store, paths: PointPaths) -> list[str]:
     files = (name.rpartition("/") for name in store.sizes(paths.attempts))
     folders = [folder for folder, _, file in files if file == _COMPLETE]
     return sorted((folder for folder in folders if _NAME.fullmatch(folder.rpartition("/")[2])), key=_progress)
+
+
+def _folder(paths: PointPaths, attempt: int, phase: str, step: int) -> str:
+    return f"{paths.attempt(attempt)}/{PHASES.index(phase)}-{phase}-{step:08d}"
 
 
 def _progress(folder: str) -> tuple[int, str, int, str]:

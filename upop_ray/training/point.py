@@ -21,14 +21,21 @@ from upop_ray.store import PointPaths
 from upop_ray.tasks.collective import gather, rank, world_size
 from upop_ray.tracking import MetricRows
 from upop_ray.training.budget import ranking_of
-from upop_ray.training.checkpoint import KEPT, Checkpoint, latest_checkpoint, named
+from upop_ray.training.checkpoint import KEPT, Checkpoint, named
 from upop_ray.training.engine import Engine, EngineSettings
 from upop_ray.training.feed import prepare_processes
 from upop_ray.training.finish import Outcome, dense_facts, finish
 from upop_ray.training.objective import Objective, Pace
 from upop_ray.training.prepared import Prepared
 from upop_ray.training.progress import RESTART, GivenBack, Host, Progress, Stopwatch
-from upop_ray.training.ranks import own_slices, random_state, restore_random_state, seed_rank, stacked
+from upop_ray.training.ranks import (
+    common_checkpoint,
+    own_slices,
+    random_state,
+    restore_random_state,
+    seed_rank,
+    stacked,
+)
 from upop_ray.training.retrain import retrain
 from upop_ray.training.search import MaskSearch, Step
 from upop_ray.training.slicing import achieved_ratio, proven_slice
@@ -71,14 +78,14 @@ class Point:
         self._watch.lap("start")
         dense = dense_facts(self.prepared, self.task, self.host.store, self.host.device)
         self._watch.lap("evaluate")
-        checkpoint = latest_checkpoint(self.host.store, self.paths)
+        checkpoint = common_checkpoint(self.host.store, self.paths, self.host.device)
         if checkpoint is not None:
             self.rows = checkpoint.metrics
             self.facts = checkpoint.facts["facts"]
             # what this attempt has spent to get here would not have been needed without the failure
             self._watch.totals.clear()
             self._watch.totals.update(checkpoint.facts["seconds"])
-            yield _resumed(checkpoint)
+            yield _resumed(checkpoint, self._layout())
         if checkpoint is None or checkpoint.phase == "search":
             keep, weights = yield from self._masks(checkpoint)
             for line in collapse_warnings(self.sites, keep, self.experiment.search.collapse_share):
@@ -239,10 +246,14 @@ class Point:
         tensors = named("weights", engine.weights()) | named("optimizer", engine.optimizer_state())
         tensors |= named("task", {name: value.cpu() for name, value in self.task.state().items()}) | extra
         tensors |= stacked(named("rng", random_state(self.host.device)), self.host.device)
-        facts = {"facts": self.facts, "seconds": self._watch.totals, "world_size": world_size()}
+        facts = {"facts": self.facts, "seconds": self._watch.totals} | self._layout()
         if rank() == 0:
             keep = max(KEPT, self.experiment.keep_checkpoints)
             self.host.attempt.save(Checkpoint(phase, step, tensors, facts, self.rows), keep)
+
+    def _layout(self) -> dict[str, int]:
+        """What the last bits of sums depend on."""
+        return {"world_size": world_size(), "zero_stage": self.experiment.replica.zero_stage}
 
     def _load(self, engine: Engine, checkpoint: Checkpoint) -> None:
         engine.load(checkpoint.part("weights"), checkpoint.part("optimizer"))
@@ -250,10 +261,15 @@ class Point:
         restore_random_state(checkpoint, self.experiment.seed, self.host.device)
 
 
-def _resumed(checkpoint: Checkpoint) -> Progress:
+def _resumed(checkpoint: Checkpoint, layout: dict[str, int]) -> Progress:
     """The report with which a point goes on; says so when its results can no longer be repeated to the bit."""
-    before, now = checkpoint.facts["world_size"], world_size()
     note = f"goes on from step {checkpoint.step} of its {checkpoint.phase}"
-    if before != now:
-        note += f" with {now} workers instead of {before}: sums in another order, no longer identical to the bit"
+    words = {"world_size": "{} workers instead of {}", "zero_stage": "ZeRO stage {} instead of {}"}
+    # of checkpoints that an older version saved the stage is not known
+    before = {name: checkpoint.facts.get(name, layout[name]) for name in layout}
+    changes = [words[name].format(now, before[name]) for name, now in layout.items() if now != before[name]]
+    if changes:
+        note += f" with {' and '.join(changes)}: sums in another order, no longer identical to the bit"
+    if checkpoint.instead_of:
+        note += f"; a later checkpoint was passed over ({checkpoint.instead_of})"
     return Progress(checkpoint.phase, checkpoint.step, 0, note=note)

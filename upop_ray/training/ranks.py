@@ -4,8 +4,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from upop_ray.store import PointPaths, Store
 from upop_ray.tasks.collective import gather, rank, world_size
-from upop_ray.training.checkpoint import Checkpoint
+from upop_ray.training.checkpoint import PHASES, Checkpoint, latest_checkpoint, read_checkpoint
+
+
+def common_checkpoint(store: Store, paths: PointPaths, device: torch.device) -> Checkpoint | None:
+    """The furthest checkpoint, the same on all ranks: rank 0 chooses it, since listings of others may be older.
+
+    :raises CheckpointError: it cannot be read
+    """
+    own = latest_checkpoint(store, paths) if rank() == 0 else None
+    place = (PHASES.index(own.phase), own.step, own.attempt) if own else (-1, -1, -1)
+    order, step, attempt = gather(torch.tensor([place], device=device))[0].tolist()
+    if rank() == 0 or order < 0:
+        return own
+    return read_checkpoint(store, paths, (order, step, attempt))
 
 
 def stacked(own: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
