@@ -24,6 +24,11 @@ PATIENCE = 420.0
 _STARTED = re.compile(r"(\w+)/attempts/(\d+)/started\.json$")
 _CHECKPOINT = re.compile(r"(\w+)/attempts/(\d+)/.*complete\.json$")
 _LOSSES = ("search/loss", "retrain/loss")
+TAKEN_UP = "taken up"
+
+
+class EndedError(Exception):
+    """The sweep has ended before what was waited for."""
 
 
 class Sweep:
@@ -38,8 +43,8 @@ class Sweep:
             store=store,
             report_steps=1,
             checkpoint_steps=5,
-            search={"epochs": 3},
-            retrain={"epochs": 3},
+            search={"epochs": 5},
+            retrain={"epochs": 5},
             replica={"workers": 2, "zero_stage": 2, "timeout": PATIENCE, "heartbeat": 10.0},
             sweep={"ratios": [0.3, 0.5, 0.7], "methods": ["upop", "magnitude"]},
         )
@@ -68,7 +73,10 @@ class Sweep:
         return self._log.read_text(errors="replace")
 
     def until(self, condition: Callable[[], Any], what: str) -> Any:
-        """Wait for something that the running sweep brings about."""
+        """Wait for something that the running sweep brings about.
+
+        :raises EndedError: it has ended
+        """
         assert self.driver is not None
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
@@ -77,7 +85,8 @@ class Sweep:
                 found = condition()
                 if found:
                     return found
-            assert self.driver.poll() is None, f"the sweep ended ({self.driver.poll()}) before {what}:\n{self.output()}"
+            if self.driver.poll() is not None:
+                raise EndedError(f"{self.driver.poll()} before {what}:\n{self.output()}")
             time.sleep(0.1)
         raise AssertionError(f"no {what} in time:\n{self.output()}")
 
@@ -95,13 +104,13 @@ class Sweep:
         return self._newest(_CHECKPOINT, set(self.manifests()))
 
     def resumed(self, before: dict[str, int]) -> str:
-        """How points went on that had ``begun`` before: ``taken up`` by a newer attempt, ``finished``, or not yet."""
+        """How points went on that had ``begun`` before: taken up by a newer attempt, ``finished``, or not yet."""
         newest = self._newest(_CHECKPOINT, set())
         finished = set(self.manifests())
         # a newer attempt that has finished has removed its checkpoints
         newest |= {point: attempt for point, attempt in self._newest(_STARTED, set()).items() if point in finished}
         if any(newest.get(point, -1) > attempt for point, attempt in before.items()):
-            return "taken up"
+            return TAKEN_UP
         return "" if set(before) - finished else "finished"
 
     def _newest(self, file: re.Pattern[str], without: set[str]) -> dict[str, int]:
