@@ -2,11 +2,13 @@
 
 import multiprocessing
 import os
+import threading
 import time
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from filelock import FileLock
 
 from upop_ray.data.cache import TableCache
 from upop_ray.errors import DataError
@@ -100,6 +102,36 @@ def test_what_a_dead_process_left_is_removed(tmp_path: Path) -> None:
     os.utime(left, (0, 0))
     cache.get("a", lambda: table(1))
     assert not left.exists() and others.exists()
+
+
+def size_of_one(folder: Path) -> int:
+    TableCache(folder, _MILLION).get("one", lambda: table(1))
+    return (folder / "one.arrow").stat().st_size
+
+
+def test_what_is_being_written_counts(tmp_path: Path) -> None:
+    size = size_of_one(tmp_path / "other")
+    cache = TableCache(tmp_path / "cache", 2 * size)
+    cache.get("a", lambda: table(1))
+    (tmp_path / "cache" / "bxyz.tmp").write_bytes(bytes(size))
+    cache.get("c", lambda: table(2))
+    assert {path.name for path in (tmp_path / "cache").iterdir() if path.suffix != ".lock"} == {"bxyz.tmp", "c.arrow"}
+
+
+def test_room_is_made_before_it_is_taken_also_where_another_process_makes_room(tmp_path: Path) -> None:
+    size = size_of_one(tmp_path / "other")
+    cache = TableCache(tmp_path / "cache", 2 * size)
+    for name in "ab":
+        cache.get(name, lambda: table(1))
+    lock = FileLock(tmp_path / "cache" / "shrink.lock")
+    lock.acquire()
+    writer = threading.Thread(target=cache.get, args=("c", lambda: table(2)))
+    writer.start()
+    time.sleep(0.2)
+    assert {path.stem for path in (tmp_path / "cache").glob("*.arrow")} == {"a", "b"}
+    lock.release()
+    writer.join(60)
+    assert {path.stem for path in (tmp_path / "cache").glob("*.arrow")} == {"b", "c"}
 
 
 def test_a_folder_that_cannot_be_written_is_named_with_the_cure(tmp_path: Path) -> None:

@@ -92,6 +92,20 @@ def test_files_may_lie_side_by_side_without_counts(tmp_path: Path) -> None:
     assert dataset.manifest["rows"] == {"train": 3, "val": 2, "test": 1}
 
 
+def test_what_the_hub_has_converted_is_read_from_the_folder_of_a_configuration(tmp_path: Path) -> None:
+    root = tmp_path / "default"
+    for name, numbers in {"train/0000": range(2), "train/0001": range(2, 3), "validation/0000": range(3, 4)}.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        write(root / f"{name}.parquet", numbers)
+    dataset = open_dataset(str(root))
+    assert dataset.manifest["rows"] == {"train": 3, "val": 1} and dataset.manifest["classes"] == ["cat", "dog"]
+    assert dataset.manifest["content_hash"] == dataset.content_hash
+    assert dataset.split("train", columns=("image",))["image"].to_pylist() == [layouts.png(n) for n in range(3)]
+    (root / "train" / "0000.parquet").unlink()
+    with pytest.raises(DataError, match="default/train: part 0 of the split train is missing; fetch it"):
+        open_dataset(str(root))
+
+
 def test_a_bucket_is_read_like_a_folder(folder: Path, s3: S3) -> None:
     import fsspec
 
@@ -180,7 +194,7 @@ def test_without_the_librarys_own_schema_columns_are_what_they_are_stored_as(
 
 
 def test_neither_manifest_nor_files_is_said(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"manifest.json: missing, and there is no data/SPLIT-\*.parquet either"):
+    with pytest.raises(DataError, match=r"manifest.json: missing, and there is no data/SPLIT-\*.parquet or "):
         open_dataset(str(tmp_path))
 
 

@@ -114,6 +114,28 @@ def test_an_interrupted_run_leaves_no_data_set_and_goes_on_where_it_stopped(sour
     assert len(made(source, target)) == total - 5
 
 
+def test_mending_that_is_interrupted_leaves_no_manifest_that_vouches_for_other_shards(
+    source: Path, target: Path
+) -> None:
+    lenient = Settings(shard_mb=0.003, row_group_mb=0.001, broken_share=0.1)
+    (source / "train" / "cat" / "3.jpg").write_text("no image")
+    prepare(source, target, lenient)
+    (source / "train" / "cat" / "3.jpg").write_bytes(layouts.jpeg(3))
+
+    def stopped(function: Callable[[Job], Record], jobs: Sequence[Job]) -> Iterable[Record]:
+        for record in map(function, jobs):
+            yield record
+            if not record.reused:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(source, target, lenient, stopped)
+    with pytest.raises(DataError, match=r"manifest.json: missing"):
+        open_dataset(str(target))
+    assert made(source, target, lenient) == []
+    assert sum(open_dataset(str(target)).manifest["rows"].values()) == 52
+
+
 def test_shards_of_another_plan_are_replaced(source: Path, target: Path) -> None:
     before = prepare(source, target)["files"]
     files = prepare(source, target, Settings(shard_mb=0.006, row_group_mb=0.001))["files"]
@@ -160,7 +182,7 @@ def test_an_annotation_that_names_a_missing_image_is_an_error_unless_it_may_be(s
     (tmp_path / "coco" / "train2014" / "COCO_train2014_000000000005.jpg").unlink()
 
     def run(share: float) -> dict[str, Any]:
-        settings = Settings(broken_share=share)
+        settings = Settings(broken_share=share, partial=True)
         return Preparation("coco", str(tmp_path / "coco"), str(tmp_path / "to"), settings).run(map)
 
     with pytest.raises(DataError, match=r"1 of 14 rows .*: train2014/COCO_train2014_000000000005.jpg: missing"):
@@ -194,13 +216,6 @@ def test_a_disk_that_fills_up_is_said_in_one_line_and_what_was_written_stays_val
     assert not [name for name in os.listdir(target / "shards") if name.endswith(".tmp")]
     assert made(source, target, small) == ["shards/train-00000.parquet"]
     assert open_dataset(str(target)).content_hash == before["content_hash"]
-
-
-def test_a_folder_that_holds_another_data_set_is_left_alone(source: Path, target: Path, tmp_path: Path) -> None:
-    prepare(source, target)
-    layouts.json_lines(tmp_path / "lines", {"train": 4, "val": 1, "test": 1})
-    with pytest.raises(DataError, match=r"manifest.json: belongs to the data set 'imagefolder'; prepare into another"):
-        Preparation("jsonl", str(tmp_path / "lines"), str(target), SMALL)
 
 
 @pytest.mark.parametrize(

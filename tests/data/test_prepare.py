@@ -19,10 +19,10 @@ def test_ray_makes_the_shards_that_this_process_makes_and_puts_them_into_a_bucke
     layouts.coco_karpathy(tmp_path / "coco")
     small = ("--shard-mb", "0.003", "--row-group-mb", "0.001", "--workers", "2")
     command = [sys.executable, "-m", "upop_ray.data.prepare", "coco", "--source", str(tmp_path / "coco")]
-    command += ["--to", s3.uri("coco"), *small]
+    command += ["--to", s3.uri("coco"), "--partial", *small]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr) == (0, "")
-    settings = Settings(shard_mb=0.003, row_group_mb=0.001)
+    settings = Settings(shard_mb=0.003, row_group_mb=0.001, partial=True)
     expected = Preparation("coco", str(tmp_path / "coco"), str(tmp_path / "here"), settings).run(map)
     made = open_dataset(s3.uri("coco"))
     assert made.manifest == expected and len(made.manifest["files"]) == 5

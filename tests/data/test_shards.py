@@ -10,8 +10,10 @@ import pytest
 import upop_ray
 from upop_ray.data import shards
 from upop_ray.data.converters.base import CAPTIONED
+from upop_ray.data.reading import Reading
 from upop_ray.data.shard_writer import ShardWriter
 from upop_ray.data.shards import MANIFEST_NAME, SCHEMA_VERSION, content_hash, file_hash, open_dataset
+from upop_ray.data.streams import open_split
 from upop_ray.errors import DataError
 
 
@@ -46,6 +48,43 @@ def test_the_content_hash_follows_content_and_not_order(folder: Path) -> None:
     assert content_hash(reversed(dataset.manifest["files"])) == dataset.content_hash
     write(folder, {"train-0000": [1, 2], "train-0001": [3], "val-0000": [5]})
     assert open_dataset(str(folder)).content_hash != dataset.content_hash
+
+
+def test_the_content_hash_of_files_alone_is_what_it_was() -> None:
+    files = [{"path": "b", "sha256": "2"}, {"path": "a", "sha256": "1"}]
+    assert content_hash(files, {"name": "any"}) == content_hash(files) == file_hash(b"a 1\nb 2")
+
+
+def test_the_content_hash_follows_classes_and_answers(folder: Path) -> None:
+    path = folder / MANIFEST_NAME
+    manifest = json.loads(path.read_text())
+    found = {open_dataset(str(folder)).content_hash}
+    for facts in ({"classes": ["a", "b"]}, {"classes": ["b", "a"]}, {"answers": ["a", "b"]}):
+        path.write_text(json.dumps({**manifest, **facts}))
+        found.add(open_dataset(str(folder)).content_hash)
+    assert len(found) == 4
+
+
+@pytest.mark.parametrize("memory", [0, 10**9])
+def test_shards_of_different_types_are_read_as_the_first_or_named(folder: Path, memory: int) -> None:
+    def opened(second: pa.Table) -> pa.Table:
+        pq.write_table(pa.table({"image": [b"1"], "value": pa.array([["a"]])}), folder / "train-0000.parquet")
+        pq.write_table(second, folder / "train-0001.parquet")
+        manifest = json.loads((folder / MANIFEST_NAME).read_text())
+        for entry in manifest["files"]:
+            entry["sha256"] = file_hash((folder / entry["path"]).read_bytes())
+        (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
+        dataset = open_dataset(str(folder), reading=Reading(memory_bytes=memory))
+        return open_split(dataset, "train", ["value"])[0]
+
+    large = pa.array([["b"]], pa.large_list(pa.large_string()))
+    table = opened(pa.table({"value": large, "image": pa.array([b"2"], pa.large_binary())}))
+    assert table["value"].to_pylist() == [["a"], ["b"]] and table.schema.field("value").type == pa.list_(pa.string())
+    problem = (
+        r"train-0001.parquet: its columns are .*value \(double\).*, those of .*train-0000.parquet are .*value \(list"
+    )
+    with pytest.raises(DataError, match=problem):
+        opened(pa.table({"image": [b"2"], "value": [0.5]}))
 
 
 def test_an_unknown_split_is_said_with_those_there_are(folder: Path) -> None:

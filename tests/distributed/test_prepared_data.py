@@ -84,7 +84,8 @@ def test_two_points_over_two_epochs(
 ) -> None:
     layout(tmp_path / "source")
     place = s3.uri(f"{tmp_path.name}/{dataset}")
-    Preparation(dataset, str(tmp_path / "source"), place, Settings(shard_mb=0.01, row_group_mb=0.004)).run(map)
+    settings = Settings(shard_mb=0.01, row_group_mb=0.004, partial=True)
+    Preparation(dataset, str(tmp_path / "source"), place, settings).run(map)
     # nothing is kept in memory, so that everything goes through the cache
     changes: dict[str, Any] = {
         "store": s3.uri(f"{tmp_path.name}/results"),

@@ -24,18 +24,23 @@ _LOCKS = 64
 _PATIENCE = 1200.0
 #: seconds after which an unfinished file was left by a process that died
 _ABANDONED = 3600.0
+#: seconds to wait for others who make room; that takes milliseconds
+_ROOM_PATIENCE, _ROOM_POLL = 10.0, 0.005
 
 
 class TableCache:
     """Arrow tables in files that all processes of a machine map into memory; the least recently used go first.
 
     A file is an Arrow stream and its CRC-32. It appears whole or not at all, and is fetched again when it is damaged.
+    Room is made before a file is written, under a lock, and a file that is being written counts with its full size.
+    What takes more than the limit all the same: files that are being written when they alone are larger than it, what
+    was removed while a process still reads it, and what is written while the lock is held by a process that hangs.
     """
 
     def __init__(self, folder: Path, limit: int) -> None:
         """Keep the place; nothing is read or written yet.
 
-        :param limit: bytes that all files may take together; the newest is kept even if it is larger
+        :param limit: bytes that all files may take together; the newest is kept even if it alone is larger
         """
         self.folder, self.limit = folder, limit
 
@@ -65,29 +70,47 @@ class TableCache:
             found = _mapped(path)
             if found is None:
                 fetched = fetch()
-                _write(path, fetched)
-                self._shrink(path)
+                self._write(path, fetched)
                 found = _mapped(path)
+            # room for another one may have been made meanwhile
             return fetched if found is None else found
 
-    def _shrink(self, newest: Path) -> None:
-        """Remove what was used longest ago, until the rest fits."""
-        with suppress(Timeout), FileLock(self._lock("shrink"), timeout=0):
-            self._forget_unfinished()
-            files = sorted(_facts(path) for path in self.folder.glob(f"*{_SUFFIX}"))
-            excess = sum(size for _, size, _ in files) - self.limit
-            for _, size, path in files:
-                if excess <= 0:
-                    break
-                if path != newest:
-                    path.unlink(missing_ok=True)
-                    excess -= size
+    def _write(self, path: Path, table: pa.Table) -> None:
+        content = _serialised(table)
+        unfinished = self._reserved(path, content.size + _CHECKSUM_BYTES)
+        try:
+            with unfinished.open("r+b") as file:
+                file.write(content)
+                file.write(zlib.crc32(content).to_bytes(_CHECKSUM_BYTES, "little"))
+            os.replace(unfinished, path)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
 
-    def _forget_unfinished(self) -> None:
-        for path in self.folder.glob(f"*{_UNFINISHED}"):
-            used, size, _ = _facts(path)
-            if size and used < time.time() - _ABANDONED:
+    def _reserved(self, path: Path, size: int) -> Path:
+        """An unfinished file of a size, for which there is room."""
+        lock = FileLock(self._lock("shrink"))
+        with suppress(Timeout):
+            lock.acquire(timeout=_ROOM_PATIENCE, poll_interval=_ROOM_POLL)
+        try:
+            self._shrink(self.limit - size)
+            descriptor, unfinished = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=_UNFINISHED)
+            with os.fdopen(descriptor, "wb") as file:
+                file.truncate(size)
+        finally:
+            lock.release()
+        return Path(unfinished)
+
+    def _shrink(self, limit: int) -> None:
+        """Remove what was used longest ago, until the rest fits."""
+        found = sorted(_facts(path) for path in self.folder.iterdir() if path.suffix in (_SUFFIX, _UNFINISHED))
+        excess = sum(size for _, size, _ in found) - limit
+        for used, size, path in found:
+            if path.suffix == _UNFINISHED and used >= time.time() - _ABANDONED:
+                continue
+            if excess > 0 or path.suffix == _UNFINISHED:
                 path.unlink(missing_ok=True)
+                excess -= size
 
     def _lock(self, name: str) -> str:
         return str(self.folder / f"{name}.lock")
@@ -102,20 +125,11 @@ def _facts(path: Path) -> tuple[float, int, Path]:
     return found.st_mtime, found.st_size, path
 
 
-def _write(path: Path, table: pa.Table) -> None:
+def _serialised(table: pa.Table) -> pa.Buffer:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
-    content = sink.getvalue()
-    descriptor, unfinished = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=_UNFINISHED)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.write(zlib.crc32(content).to_bytes(_CHECKSUM_BYTES, "little"))
-        os.replace(unfinished, path)
-    except BaseException:
-        Path(unfinished).unlink(missing_ok=True)
-        raise
+    return sink.getvalue()
 
 
 def _mapped(path: Path) -> pa.Table | None:

@@ -108,3 +108,25 @@ def _class_names(column: pa.ChunkedArray, name: str, names: Sequence[str]) -> pa
 def _one_each(column: pa.ChunkedArray) -> pa.Array:
     values = column.combine_chunks()
     return pa.ListArray.from_arrays(pa.array(range(len(values) + 1), pa.int32()), values)
+
+
+def joined(tables: Sequence[pa.Table], places: Sequence[str]) -> pa.Table:
+    """The rows of all tables; what is stored in another type than in the first one is converted to that.
+
+    :param places: names each table in errors
+    :raises DataError: columns differ, or one cannot be converted
+    """
+    first = tables[0].schema.remove_metadata()
+    return pa.concat_tables([_like(first, *each, places[0]) for each in zip(tables, places, strict=True)])
+
+
+def _like(schema: pa.Schema, table: pa.Table, place: str, first: str) -> pa.Table:
+    try:
+        return table.select(schema.names).cast(schema)
+    except (KeyError, pa.ArrowException) as error:
+        problem = f"its columns are {_types(table.schema)}, those of {first} are {_types(schema)}"
+        raise DataError(f"{place}: {problem}; write all files with one schema") from error
+
+
+def _types(schema: pa.Schema) -> str:
+    return ", ".join(f"{field.name} ({field.type})" for field in schema)

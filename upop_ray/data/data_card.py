@@ -15,7 +15,7 @@ def data_card(manifest: Mapping[str, Any], broken: Sequence[Mapping[str, str]]) 
     parts = [
         f"# {manifest['title']}",
         f"`{manifest['name']}`, prepared by upop_ray. Home: {source['home']}. Licence: {source['licence']}.",
-        _splits(manifest["splits"], manifest["limit"]),
+        _splits(manifest),
         "## Columns\n\n" + "\n".join(f"* `{name}`: {kind}" for name, kind in manifest["columns"].items()),
         _left_out(manifest["skipped"], broken),
         _making(manifest),
@@ -23,7 +23,8 @@ def data_card(manifest: Mapping[str, Any], broken: Sequence[Mapping[str, str]]) 
     return "\n\n".join(parts).rstrip() + "\n"
 
 
-def _splits(splits: Mapping[str, Any], limit: int) -> str:
+def _splits(manifest: Mapping[str, Any]) -> str:
+    limit = manifest["limit"]
     lines = [
         "## Splits",
         "",
@@ -31,7 +32,7 @@ def _splits(splits: Mapping[str, Any], limit: int) -> str:
         "|---|---|---|---|---|",
         *(
             f"| {name} | {counts['rows']:,} | {counts['shards']} | {counts['bytes']:,} | {counts['origin']} |"
-            for name, counts in splits.items()
+            for name, counts in manifest["splits"].items()
         ),
     ]
     if limit:
@@ -39,6 +40,9 @@ def _splits(splits: Mapping[str, Any], limit: int) -> str:
             "",
             f"Cut to {limit} rows of each split, drawn at random (`--limit`): a part of what has this name.",
         ]
+    if manifest["differing"]:
+        parts = "; ".join(f"{part}: {count}" for part, count in manifest["differing"].items())
+        lines += ["", f"Made from another number of rows than the published data set has: {parts}."]
     return "\n".join(lines)
 
 

@@ -1,4 +1,7 @@
-"""Data sets in the Parquet layout of the `datasets` library, read as they are: `data/SPLIT-00000-of-00002-....parquet`.
+"""Data sets in the Parquet layouts of the `datasets` library and its hub, read as they are.
+
+These are `data/SPLIT-00000-of-00002-....parquet`, and `SPLIT/0000.parquet`, into which the hub converts what others
+have uploaded (a folder for each configuration, which is to be named).
 
 There is no manifest. What one would say is taken from the names and the footers of the files, and so is the content
 hash: it follows what the footers say (sizes and places of all pages), since reading every file would take hours.
@@ -17,11 +20,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from upop_ray.data.columns import RenamedColumns
+from upop_ray.data.fetching import fetch, file_system
 from upop_ray.data.shards import SCHEMA_VERSION, ShardedDataset, content_hash
 from upop_ray.errors import DataError
+from upop_ray.store.failures import no_bucket
 
 _FILE = re.compile(r"(?P<split>\w+)-(?:(?P<number>\d+)-of-(?P<count>\d+)|.+?)(?:-[0-9a-f]+)?\.parquet")
 _FOLDERS = ("data/", "")
+_CONVERTED = re.compile(r"(?P<number>\d{4,})\.parquet")
 _SPLITS = {"validation": "val", "valid": "val", "dev": "val"}
 _ORDER = ("train", "val", "test")
 #: bytes at the end of a file that are read first; longer footers take a second request
@@ -57,40 +63,69 @@ def open_hub_layout(root: str, options: Mapping[str, Any], columns: Mapping[str,
     :param columns: names of ours -> names in the files
     :raises DataError: a part of a split is missing; a file is not Parquet; a column of `columns` is not there
     """
-    try:
-        files, place = fsspec.core.url_to_fs(root, **options)
-        found = next(filter(None, (_listed(files, place, folder) for folder in _FOLDERS)), None)
-        if found is None:
-            return None
-        with ThreadPoolExecutor(_CONNECTIONS) as pool:
-            footers = list(pool.map(lambda file: _footer(files, f"{place}/{file.path}", file.bytes, root), found))
-    except (OSError, ImportError, ValueError) as error:
-        raise DataError(f"{root}: cannot be read: {error}") from error
+    files, place = file_system(root, options)
+    found = fetch(files, root, lambda: _files_of(files, place))
+    if not found:
+        return None
+
+    def footer(file: _File) -> _Footer:
+        path = f"{place}/{file.path}"
+        return fetch(files, f"{root}/{file.path}", lambda: _footer(files, path, file.bytes, root))
+
+    with ThreadPoolExecutor(_CONNECTIONS) as pool:
+        footers = list(pool.map(footer, found))
     schema = footers[0].metadata.schema.to_arrow_schema()
     named = _columns(root, schema, columns)
     return HubDataset(root, _manifest(root, found, footers, named), options, columns=named)
 
 
-def _listed(files: fsspec.AbstractFileSystem, root: str, folder: str) -> list[_File]:
+def _files_of(files: fsspec.AbstractFileSystem, root: str) -> list[_File]:
+    """The files in the order of their splits; none where they have other names."""
+    found = next(filter(None, (_listed(files, root, folder) for folder in _FOLDERS)), None) or _converted(files, root)
+    order = {split: place for place, split in enumerate(_ORDER)}
+    return sorted(found, key=lambda file: (order.get(file.split, len(order)), file.split, file.path))
+
+
+def _listing(files: fsspec.AbstractFileSystem, folder: str, kind: str) -> list[tuple[str, int]]:
+    """Names and sizes of the files or folders in a folder."""
     try:
-        listing = files.ls(f"{root}/{folder}".rstrip("/"), detail=True)
-    except (FileNotFoundError, NotADirectoryError):
+        listing = files.ls(folder.rstrip("/"), detail=True)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if no_bucket(error):
+            raise
         return []
+    names = ((entry["name"].rstrip("/").rsplit("/", 1)[-1], entry) for entry in listing)
+    return [(name, int(entry["size"] or 0)) for name, entry in names if entry["type"] == kind]
+
+
+def _converted(files: fsspec.AbstractFileSystem, root: str) -> list[_File]:
+    """`SPLIT/0000.parquet` and the like."""
+    found = []
+    for split in sorted({name for name, _ in _listing(files, root, "directory")} & {*_ORDER, *_SPLITS}):
+        parts = [part for part in _listing(files, f"{root}/{split}", "file") if _CONVERTED.fullmatch(part[0])]
+        numbers = {int(name.partition(".")[0]) for name, _ in parts}
+        missing = sorted(set(range(max(numbers, default=-1) + 1)) - numbers)
+        if missing:
+            raise DataError(f"{root}/{split}: part {missing[0]} of the split {split} is missing; fetch it")
+        found += [_File(f"{split}/{name}", _SPLITS.get(split, split), size) for name, size in parts]
+    return found
+
+
+def _listed(files: fsspec.AbstractFileSystem, root: str, folder: str) -> list[_File]:
+    """`SPLIT-00000-of-00002.parquet` and the like."""
     found, counts = [], defaultdict(list)
-    for entry in listing:
-        name = entry["name"].rsplit("/", 1)[-1]
+    for name, size in _listing(files, f"{root}/{folder}", "file"):
         match = _FILE.fullmatch(name)
-        if match is None or entry["type"] != "file":
+        if match is None:
             continue
-        found.append(_File(folder + name, _SPLITS.get(match["split"], match["split"]), int(entry["size"])))
+        found.append(_File(folder + name, _SPLITS.get(match["split"], match["split"]), size))
         if match["count"]:
             counts[match["split"], int(match["count"])].append(int(match["number"]))
     for (split, count), numbers in counts.items():
         missing = sorted(set(range(count)) - set(numbers))
         if missing:
             raise DataError(f"{root}/{folder}: part {missing[0]} of {count} of the split {split} is missing; fetch it")
-    order = {split: place for place, split in enumerate(_ORDER)}
-    return sorted(found, key=lambda file: (order.get(file.split, len(order)), file.split, file.path))
+    return found
 
 
 def _footer(files: fsspec.AbstractFileSystem, path: str, size: int, root: str) -> _Footer:
@@ -118,13 +153,14 @@ def _manifest(root: str, files: Sequence[_File], footers: Sequence[_Footer], col
         entries.append({**entry, "bytes": file.bytes, "row_groups": groups})
         rows[file.split] += sum(groups)
     names = columns.classes.get(columns.names.get("class", "class"))
+    facts = {"classes": list(names)} if names else {}
     return {
         "schema_version": SCHEMA_VERSION,
         "name": root,
         "rows": rows,
         "files": entries,
-        **({"classes": list(names)} if names else {}),
-        "content_hash": content_hash(entries),
+        **facts,
+        "content_hash": content_hash(entries, facts),
     }
 
 

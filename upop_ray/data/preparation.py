@@ -16,17 +16,17 @@ from typing import Any
 
 import numpy as np
 
+from upop_ray.data.annotations import incomplete, read_annotations
 from upop_ray.data.converters import CONVERTERS
-from upop_ray.data.converters.base import Conversion, Converter, Item
+from upop_ray.data.converters.base import Conversion, Converter
 from upop_ray.data.converters.source import Source
 from upop_ray.data.data_card import data_card
-from upop_ray.data.shard_making import Job, Record, make_shard, pieces, sampled_bytes
-from upop_ray.data.shards import MANIFEST_NAME, SCHEMA_VERSION, SHARD_FOLDER, content_hash
+from upop_ray.data.shard_making import Job, Record, make_shard, sampled_bytes
+from upop_ray.data.shards import MANIFEST_NAME, SCHEMA_VERSION, content_hash
+from upop_ray.data.target import BROKEN_NAME, CARD_NAME, Target
 from upop_ray.errors import DataError
 from upop_ray.store import Store
 
-BROKEN_NAME = "broken.jsonl"
-CARD_NAME = "README.md"
 #: seed of the order of rows
 ORDER_SEED = 0
 _MEGABYTE = 2**20
@@ -43,12 +43,14 @@ class Settings:
 
     :param limit: rows of each split; 0 is all of them
     :param broken_share: share of the rows that may be unusable; with more the data set is not made
+    :param partial: whether the source may hold another number of rows than the published data set; with a limit it may
     """
 
     shard_mb: float = 256.0
     row_group_mb: float = 16.0
     limit: int = 0
     broken_share: float = 0.001
+    partial: bool = False
 
 
 class Preparation:
@@ -56,7 +58,8 @@ class Preparation:
 
     :param source: the folder with the data set as its owners distribute it
     :param target: a folder or fsspec URI
-    :raises DataError: no such data set; something in the source is missing or wrong; the target holds another one
+    :ivar differing: in which parts the source differs from the published data set
+    :raises DataError: no such data set; something in the source is missing or wrong; the target holds something else
     """
 
     def __init__(self, dataset: str, source: str, target: str, settings: Settings) -> None:
@@ -68,9 +71,10 @@ class Preparation:
         if not self._source.root.is_dir():
             raise self._source.wrong("no such folder")
         self._store = Store(target)
-        self._previous = self._previous_manifest()
-        self._conversion = self.converter.read(self._source)
-        _check_items(self._source.root, self._conversion)
+        self._target = Target(self._store, self.converter.name)
+        self._conversion = read_annotations(self.converter, self._source)
+        self.differing = {part: str(count) for part, count in incomplete(self._conversion).items()}
+        self._check_complete()
         self.jobs = [job for split in self._conversion.splits for job in self._jobs(split)]
 
     def run(self, mapper: Mapper, report: Callable[[Record], None] = lambda record: None) -> dict[str, Any]:
@@ -81,8 +85,9 @@ class Preparation:
         :raises StoreError: the store cannot be written
         """
         plan = hashlib.sha256("\n".join(job.plan for job in self.jobs).encode()).hexdigest()
-        if self._previous.get("plan") != plan:
-            # from here on its shards may be replaced
+        self._target.begin(str(self._source.root))
+        if self._target.manifest.get("plan") != plan:
+            # it lists other shards; where the plan is the same, a shard that is replaced removes it
             self._store.remove(MANIFEST_NAME)
         records: list[Record] = []
         broken: list[dict[str, str]] = []
@@ -122,14 +127,10 @@ class Preparation:
             f"{self.settings.broken_share:g} allows: {shown}; mend them, or allow more"
         )
 
-    def _previous_manifest(self) -> dict[str, Any]:
-        if not self._store.exists(MANIFEST_NAME):
-            return {}
-        found: dict[str, Any] = self._store.read_json(MANIFEST_NAME)
-        if found.get("name") != self.converter.name:
-            place = self._store.path(MANIFEST_NAME)
-            raise DataError(f"{place}: belongs to the data set {found.get('name')!r}; prepare into another folder")
-        return found
+    def _check_complete(self) -> None:
+        if self.differing and not self.settings.partial and not self.settings.limit:
+            parts = "; ".join(f"{part}: {count}" for part, count in self.differing.items())
+            raise DataError(f"{self._source.root}: {parts}; fetch the rest, or accept what is there with --partial")
 
     def _manifest(self, entries: list[dict[str, Any]]) -> dict[str, Any]:
         splits = {split: _counts(split, entries, self._conversion) for split in self._conversion.splits}
@@ -143,6 +144,7 @@ class Preparation:
             "rows": {split: counts["rows"] for split, counts in splits.items()},
             "splits": splits,
             "limit": self.settings.limit,
+            "differing": self.differing,
             "order": f"rows of every split in random order, seed {ORDER_SEED}",
             "skipped": dict(self._conversion.skipped),
             "notes": list(self._conversion.notes),
@@ -150,7 +152,7 @@ class Preparation:
             "versions": _versions(),
             **self._conversion.facts,
             "files": entries,
-            "content_hash": content_hash(entries),
+            "content_hash": content_hash(entries, self._conversion.facts),
         }
 
     def _publish(self, manifest: Mapping[str, Any], broken: Sequence[Mapping[str, str]]) -> None:
@@ -162,25 +164,7 @@ class Preparation:
         store.write(CARD_NAME, data_card(manifest, broken).encode())
         store.write_json(MANIFEST_NAME, manifest)
         expected = {f"{job.name}.{suffix}" for job in self.jobs for suffix in ("json", "parquet")}
-        # of an earlier plan
-        for name in store.list(SHARD_FOLDER):
-            if f"{SHARD_FOLDER}/{name}" not in expected:
-                store.remove(f"{SHARD_FOLDER}/{name}")
-
-
-def _check_items(root: Path, conversion: Conversion) -> None:
-    seen: dict[str, Item] = {}
-    for split, items in conversion.splits.items():
-        if not items:
-            raise DataError(f"{root}: the annotations have no row of the split {split}; fetch them again")
-        for item in items:
-            first = seen.setdefault(item.id, item)
-            if first is not item:
-                files = " and ".join(str(next(iter(each.files.values()))) for each in (first, item))
-                raise DataError(f"{root}: two rows have the id {item.id!r}: {files}; give each its own")
-        for piece in pieces(list(items)):
-            if piece.path.startswith("/") or ".." in piece.path.split("/"):
-                raise DataError(f"{root}: {piece.path!r} leads out of the folder; name images inside it")
+        self._target.tidy(expected)
 
 
 def _counts(split: str, entries: Sequence[Mapping[str, Any]], conversion: Conversion) -> dict[str, Any]:

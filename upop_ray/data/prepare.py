@@ -10,8 +10,9 @@ from typing import Any
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from upop_ray.data.converters import CONVERTERS
-from upop_ray.data.preparation import BROKEN_NAME, CARD_NAME, Preparation, Settings
+from upop_ray.data.preparation import Preparation, Settings
 from upop_ray.data.shard_making import Record
+from upop_ray.data.target import BROKEN_NAME, CARD_NAME
 from upop_ray.errors import ConfigError
 from upop_ray.store import Store
 from upop_ray.terminal import console, guarded
@@ -34,9 +35,11 @@ exit code: 0 the data set is complete, 2 it cannot be made as asked, 130 interru
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     options = _parser().parse_args(arguments)
-    settings = Settings(options.shard_mb, options.row_group_mb, options.limit, options.broken_share)
+    settings = Settings(options.shard_mb, options.row_group_mb, options.limit, options.broken_share, options.partial)
     _check(options)
     preparation = Preparation(options.dataset, options.source, options.to, settings)
+    for part, count in preparation.differing.items():
+        console.print(f"attention: {part} has {count} of the published data set")
     # Ray takes seconds to import, which --help and a wrong folder need not wait for
     from upop_ray.distributed.parallel import map_jobs
 
@@ -63,6 +66,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--row-group-mb", type=float, default=default.row_group_mb, metavar="MB", help="of a row group")
     share = "share of the rows that may be unusable; beyond it is an error"
     parser.add_argument("--broken-share", type=float, default=default.broken_share, metavar="SHARE", help=share)
+    partial = "take another number of rows than the published data set has; with --limit that needs no leave"
+    parser.add_argument("--partial", action="store_true", help=partial)
     return parser
 
 
@@ -83,6 +88,8 @@ def _say(store: Store, manifest: dict[str, Any]) -> None:
     for split, counts in manifest["splits"].items():
         console.print(f"{split:5} {counts['rows']:,} rows, {counts['bytes'] / 1e6:,.0f} MB: {counts['origin']}")
     console.print(f"data set:  {store.uri} (content hash {manifest['content_hash'][:16]})", markup=False)
+    for part, count in manifest["differing"].items():
+        console.print(f"attention: {part} has {count} of the published data set")
     console.print(f"data card: {store.path(CARD_NAME)}; left out: {store.path(BROKEN_NAME)}", markup=False)
 
 

@@ -12,7 +12,7 @@ class Reading:
 
     :param cache: folder for what is fetched from a remote store; None is the folder `data` of
         :func:`upop_ray.data.folders.cache_root`
-    :param cache_bytes: what that folder may hold
+    :param cache_bytes: what that folder may hold; :class:`upop_ray.data.cache.TableCache` says what may exceed it
     :param memory_bytes: images of a split whose files are at most so large are held in memory
     """
 

@@ -12,13 +12,10 @@ from typing import Any
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
-from fsspec.implementations.local import LocalFileSystem
 
+from upop_ray.data.fetching import fetch, file_system, is_local
 from upop_ray.data.shards import MANIFEST_NAME, ShardedDataset
 from upop_ray.errors import DataError
-from upop_ray.store import TIMEOUT
-from upop_ray.store.failures import FAILURES, explained
-from upop_ray.store.patience import persevere
 
 #: files or ranges of a remote store that are asked for at once
 CONNECTIONS = 8
@@ -95,7 +92,7 @@ class Shards:
     @property
     def is_local(self) -> bool:
         """Whether they lie in a folder of this machine."""
-        return isinstance(self._files, LocalFileSystem)
+        return is_local(self._files)
 
     def each(self, function: Any, items: Sequence[Any]) -> list[Any]:
         """`function` of each item, several at once where they are fetched from afar."""
@@ -162,14 +159,7 @@ class Shards:
             return pq.read_metadata(file)
 
     def _fetch(self, path: str, action: Any) -> Any:
-        try:
-            return action() if self.is_local else persevere(action, f"reading {self._uri(path)}", TIMEOUT)
-        except FileNotFoundError as error:
-            raise DataError(f"{self._uri(path)}: missing") from error
-        except pa.ArrowException:
-            raise
-        except FAILURES as error:
-            raise DataError(f"{self._uri(path)}: cannot be read: {explained(error)}") from error
+        return fetch(self._files, self._uri(path), action)
 
     @contextmanager
     def _decoding(self, path: str) -> Iterator[None]:
@@ -183,7 +173,7 @@ class Shards:
     def _files(self) -> fsspec.AbstractFileSystem:
         # connections do not live through a fork
         if self._opened is None or self._opened[0] != os.getpid():
-            self._opened = os.getpid(), _file_system(self.root, self._options)
+            self._opened = os.getpid(), file_system(self.root, self._options)[0]
         return self._opened[1]
 
     def _uri(self, path: str) -> str:
@@ -191,13 +181,6 @@ class Shards:
 
     def _at(self, path: str) -> str:
         return str(self._files._strip_protocol(self._uri(path)))
-
-
-def _file_system(root: str, options: Mapping[str, Any]) -> fsspec.AbstractFileSystem:
-    try:
-        return fsspec.core.url_to_fs(root, **options)[0]
-    except (ImportError, ValueError) as error:
-        raise DataError(f"{root}: cannot be read: {error}") from error
 
 
 def _chunks(footer: pq.FileMetaData, columns: set[str], numbers: Sequence[int]) -> Iterator[tuple[int, int]]:

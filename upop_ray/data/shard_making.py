@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from upop_ray.data.converters import CONVERTERS
 from upop_ray.data.converters.base import Item, Piece, Row
 from upop_ray.data.shard_writer import ShardWriter
-from upop_ray.data.shards import SHARD_FOLDER
+from upop_ray.data.shards import MANIFEST_NAME, SHARD_FOLDER
 from upop_ray.errors import StoreError
 from upop_ray.store import Store
 
@@ -83,7 +82,8 @@ def make_shard(job: Job) -> Record:
     found = _finished(store, job)
     if found is not None:
         return found
-    # a record that is there belongs to another plan, and so would the shard that it vouches for
+    # what is there belongs to another plan, or was mended; neither its record nor a manifest may vouch for what follows
+    store.remove(MANIFEST_NAME)
     store.remove(f"{job.name}.json")
     with store.filled(f"{job.name}.parquet") as local:
         try:
@@ -180,11 +180,8 @@ def sampled_bytes(source: Path, items: tuple[Item, ...] | list[Item], samples: i
 def _size(source: Path, piece: Piece) -> int:
     if piece.size is not None:
         return piece.size
-    path = source / piece.path
-    return path.stat().st_size if path.is_file() else 0
-
-
-def pieces(items: list[Item]) -> Iterator[Piece]:
-    """All files that rows are read from."""
-    for item in items:
-        yield from item.files.values()
+    try:
+        return (source / piece.path).stat().st_size
+    except (OSError, ValueError):
+        # missing, or a name that no file can have
+        return 0

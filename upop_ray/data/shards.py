@@ -12,11 +12,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from upop_ray.data.columns import AS_STORED, Columns
+from upop_ray.data.columns import AS_STORED, Columns, joined
+from upop_ray.data.fetching import MissingError, fetch, file_system
 from upop_ray.data.reading import Reading
 from upop_ray.errors import DataError
 
@@ -25,11 +25,9 @@ MANIFEST_NAME = "manifest.json"
 SHARD_FOLDER = "shards"
 #: larger shards are not read as a whole for the sake of a few columns
 WHOLE_BYTES = 64 * 2**20
+#: what a manifest may say besides its files that changes what is trained and measured
+HASHED_FACTS = ("answers", "classes")
 BUILTIN_FOLDERS = {"builtin:emoji": Path(__file__).parent / "emoji"}
-
-
-class MissingError(DataError):
-    """A file is not there."""
 
 
 def file_hash(content: bytes) -> str:
@@ -37,12 +35,15 @@ def file_hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def content_hash(files: Iterable[Mapping[str, Any]]) -> str:
+def content_hash(files: Iterable[Mapping[str, Any]], facts: Mapping[str, Any] | None = None) -> str:
     """Return the hash of a data set: sha256 over the path and the sha256 of its files, in the order of their paths.
 
     :param files: the `files` of a manifest
+    :param facts: the manifest, or what it says besides; what models are built by (:data:`HASHED_FACTS`) counts too
     """
     lines = sorted(f"{entry['path']} {entry['sha256']}" for entry in files)
+    # the order of these lists is that of a model's outputs
+    lines += [f"{name} {json.dumps(facts[name])}" for name in HASHED_FACTS if facts and name in facts]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -64,8 +65,8 @@ class ShardedDataset:
 
     @cached_property
     def content_hash(self) -> str:
-        """The hash over the files that the manifest lists."""
-        return content_hash(self.manifest["files"])
+        """The hash over the files that the manifest lists, and over its answers and classes."""
+        return content_hash(self.manifest["files"], self.manifest)
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -81,7 +82,8 @@ class ShardedDataset:
         if name not in self.splits:
             raise DataError(f"{self.root}: no split {name!r}; it has {', '.join(self.splits)}")
         entries = [entry for entry in self.manifest["files"] if entry["split"] == name]
-        return pa.concat_tables([self._read(entry, columns) for entry in entries])
+        paths = [f"{self.root}/{entry['path']}" for entry in entries]
+        return joined([self._read(entry, columns) for entry in entries], paths)
 
     def _read(self, entry: Mapping[str, Any], columns: Sequence[str] | None) -> pa.Table:
         """A small shard is checked by its sha256, of a large one only the pages that are read are checked."""
@@ -152,7 +154,9 @@ def _open_folder(root: str, options: Mapping[str, Any], columns: Mapping[str, st
     except MissingError as error:
         found = open_hub_layout(root, options, columns)
         if found is None:
-            raise DataError(f"{name}: missing, and there is no data/SPLIT-*.parquet either") from error
+            raise DataError(
+                f"{name}: missing, and there is no data/SPLIT-*.parquet or SPLIT/0000.parquet either"
+            ) from error
         return found
     except ValueError as error:
         raise DataError(f"{name}: not JSON: {error}") from error
@@ -170,10 +174,5 @@ def _check_manifest(name: str, manifest: Any) -> None:
 
 
 def _read_bytes(path: str, storage_options: Mapping[str, Any]) -> bytes:
-    try:
-        with fsspec.open(path, "rb", **storage_options) as file:
-            return bytes(file.read())
-    except FileNotFoundError as error:
-        raise MissingError(f"{path}: missing") from error
-    except (OSError, ImportError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
+    files, place = file_system(path, storage_options)
+    return bytes(fetch(files, path, lambda: files.cat_file(place)))

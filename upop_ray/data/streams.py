@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from upop_ray.data.cache import TableCache
+from upop_ray.data.columns import joined
 from upop_ray.data.folders import cache_root
 from upop_ray.data.pictures import HeldPictures, Pictures
 from upop_ray.data.reading import Reading
@@ -173,7 +174,8 @@ def _texts(shards: Shards, paths: Sequence[str], columns: Sequence[str], rows: i
     if not columns:
         # Arrow forgets the number of rows of tables without columns when it joins them
         return pa.table({"none": pa.nulls(rows)}).select([])
-    return pa.concat_tables(shards.each(lambda path: shards.read(path, columns), paths))
+    tables = shards.each(lambda path: shards.read(path, columns), paths)
+    return joined(tables, [f"{shards.root}/{path}" for path in paths])
 
 
 def _cache(reading: Reading) -> TableCache:

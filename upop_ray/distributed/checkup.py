@@ -13,7 +13,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from upop_ray import config
 from upop_ray.config import Experiment
-from upop_ray.distributed.cluster import Node, check_resources, has_autoscaler, nodes
+from upop_ray.distributed.autoscaler import has_autoscaler, require_possible
+from upop_ray.distributed.cluster import Node, check_resources, nodes
+from upop_ray.distributed.replica import replica_bundles
 from upop_ray.errors import UpopError
 from upop_ray.store import Store, SweepPaths
 from upop_ray.training.finish import versions
@@ -70,6 +72,17 @@ def examine_cluster(experiment: Experiment, seconds: float = NODE_SECONDS) -> It
     computing = [node for node in nodes() if any(node.total.values())]
     facts = asked(experiment, computing, seconds)
     yield from examine_nodes(computing, facts, own_versions(), _addresses(experiment))
+
+
+def check_places(experiment: Experiment) -> None:
+    """Make sure that a replica can be placed, now or when nodes have come.
+
+    :raises ConfigError: it asks for what the cluster does not have, and its autoscaler cannot provide
+    """
+    if has_autoscaler():
+        require_possible(replica_bundles(experiment.replica), _asked(experiment))
+    else:
+        check_resources(experiment)
 
 
 def examine_nodes(
@@ -239,10 +252,13 @@ def _opened(experiment: Experiment) -> str:
 
 
 def _places(experiment: Experiment) -> str:
-    check_resources(experiment)
+    check_places(experiment)
+    return f"{_asked(experiment)}: " + ("the autoscaler may add nodes" if has_autoscaler() else "there is room")
+
+
+def _asked(experiment: Experiment) -> str:
     replica = experiment.replica
-    asked = f"{replica.workers} x ({replica.cpus_per_worker:g} CPU, {replica.gpus_per_worker:g} GPU)"
-    return f"{asked}: " + ("the autoscaler may add nodes" if has_autoscaler() else "there is room")
+    return f"{replica.workers} x ({replica.cpus_per_worker:g} CPU, {replica.gpus_per_worker:g} GPU)"
 
 
 def _addresses(experiment: Experiment) -> str:

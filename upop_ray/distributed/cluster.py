@@ -1,6 +1,5 @@
-"""What the Ray cluster has: nodes, what is free on them, who waits, and whether more can come."""
+"""What the Ray cluster has: nodes, what is free on them, and who waits."""
 
-import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -10,10 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.autoscaler.v2.sdk import get_cluster_status
-from ray.autoscaler.v2.utils import is_autoscaler_v2
 from ray.exceptions import AuthenticationError
-from ray.experimental.internal_kv import _internal_kv_get
 from ray.util.placement_group import PlacementGroup, placement_group_table
 
 from upop_ray.config import Experiment, replaced
@@ -101,29 +97,11 @@ def draining_nodes() -> set[str]:
     return set(ray._private.state.state.get_draining_nodes())
 
 
-def has_autoscaler() -> bool:
-    """Whether nodes can come by themselves; the autoscaler of a cluster that was put up by hand only looks on."""
-    # nodes that an onlooker finds are each a type of its own, called after the node
-    return any(kind and not kind.startswith("node_") for kind in _node_types())
-
-
-def _node_types() -> set[str]:
-    """Names that the autoscaler has for its kinds of nodes."""
-    if is_autoscaler_v2(fetch_from_server=True):
-        status = get_cluster_status(ray.get_runtime_context().gcs_address)
-        return {node.ray_node_type_name for node in (*status.active_nodes, *status.idle_nodes, *status.pending_nodes)}
-    status = _internal_kv_get("__autoscaling_status")
-    report = json.loads(status).get("autoscaler_report") if status else None
-    return set(report["node_type_mapping"].values()) if report else set()
-
-
 def check_resources(experiment: Experiment) -> None:
-    """Make sure that a replica can ever be placed; with an autoscaler nobody knows, and nothing is checked.
+    """Make sure that a replica can ever be placed on the nodes that are there.
 
     :raises ConfigError: it asks for more than the cluster, or any node of it, has
     """
-    if has_autoscaler():
-        return
     replica, present = experiment.replica, nodes()
     wanted = {"CPU": ("cpus_per_worker", replica.cpus_per_worker), "GPU": ("gpus_per_worker", replica.gpus_per_worker)}
     for kind, (field, each) in wanted.items():

@@ -14,8 +14,8 @@ from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 
 from upop_ray.config import Experiment
 from upop_ray.distributed.announcer import Announcer
-from upop_ray.distributed.checkup import examine_cluster
-from upop_ray.distributed.cluster import check_resources, connected, nodes, with_absolute_paths
+from upop_ray.distributed.checkup import check_places, examine_cluster
+from upop_ray.distributed.cluster import connected, nodes, with_absolute_paths
 from upop_ray.distributed.halving import HalvingByGroup
 from upop_ray.distributed.plan import check_space
 from upop_ray.distributed.proposals import Proposals
@@ -129,7 +129,7 @@ def _examine(experiment: Experiment) -> None:
     """
     if len(nodes()) == 1:
         # the driver's own machine, from which store and inputs have been seen
-        check_resources(experiment)
+        check_places(experiment)
         return
     for check in examine_cluster(experiment, _NODE_SECONDS):
         if check.level == "wrong":

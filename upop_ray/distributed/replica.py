@@ -187,6 +187,11 @@ def worker_bundles(settings: ReplicaSettings) -> list[dict[str, float]]:
     return [bundle | {"CPU": settings.cpus_per_worker - CONTROL_CPUS}] + [dict(bundle)] * (settings.workers - 1)
 
 
+def replica_bundles(settings: ReplicaSettings) -> list[dict[str, float]]:
+    """Resources of a trial: a bundle for its own actor, and one for each worker."""
+    return [{"CPU": CONTROL_CPUS}, *worker_bundles(settings)]
+
+
 def worker_environment(settings: ReplicaSettings) -> dict[str, str]:
     """Environment of a worker's process: its threads, which wait asleep and leave the cores to other replicas."""
     environment = {"OMP_NUM_THREADS": str(max(1, round(settings.cpus_per_worker))), "OMP_WAIT_POLICY": "PASSIVE"}

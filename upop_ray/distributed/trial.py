@@ -14,7 +14,7 @@ from upop_ray.config import Experiment
 from upop_ray.distributed.checkup import require_same
 from upop_ray.distributed.losses import NodeLost, ReplicaError
 from upop_ray.distributed.pulse import Pulse
-from upop_ray.distributed.replica import CONTROL_CPUS, Replica, worker_bundles
+from upop_ray.distributed.replica import Replica, replica_bundles
 from upop_ray.errors import UpopError
 from upop_ray.reporting.point_board import PointBoard
 from upop_ray.store import PointPaths, Store
@@ -27,7 +27,7 @@ from upop_ray.training.progress import GivenBack, Progress
 
 def resources(experiment: Experiment) -> tune.PlacementGroupFactory:
     """Resources of a trial: a bundle for the trial's own actor, and one for each worker of its replica."""
-    return tune.PlacementGroupFactory([{"CPU": CONTROL_CPUS}, *worker_bundles(experiment.replica)])
+    return tune.PlacementGroupFactory(replica_bundles(experiment.replica))
 
 
 class PointTrial(tune.Trainable):

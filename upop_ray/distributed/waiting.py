@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from upop_ray.config import Replica
-from upop_ray.distributed.cluster import KINDS, Node, has_autoscaler, nodes, places_on, waiting_groups
+from upop_ray.distributed.autoscaler import has_autoscaler
+from upop_ray.distributed.cluster import KINDS, Node, nodes, places_on, waiting_groups
 
 #: seconds between two looks at the cluster, and for which a point waits before that is said
 _LOOK = 2.0

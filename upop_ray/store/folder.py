@@ -1,6 +1,7 @@
 """A store in a folder: local or on NFS."""
 
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from upop_ray.errors import StoreError
 
 _UNFINISHED = ".tmp"
+_SCRATCH = re.compile(rf"(.+)\.[0-9a-f]{{32}}{re.escape(_UNFINISHED)}")
 
 
 class Folder:
@@ -97,3 +99,11 @@ class Folder:
         if not path.resolve().is_relative_to(self._root.resolve()):
             raise StoreError(f"{path}: leads out of the store through a link; name the other folder as store instead")
         return path
+
+
+def unfinished(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Files in a folder that are being written, or were when a process died: the name each was to have, and where."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        match = _SCRATCH.fullmatch(path.name)
+        if match:
+            yield match[1], path

@@ -31,7 +31,7 @@ def convert(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Co
 
     def run(dataset: str, *options: str) -> ShardedDataset:
         target = tmp_path / "prepared"
-        assert prepare.main([dataset, "--source", str(source), "--to", str(target), *options]) == 0
+        assert prepare.main([dataset, "--source", str(source), "--to", str(target), "--partial", *options]) == 0
         return open_dataset(str(target))
 
     return run

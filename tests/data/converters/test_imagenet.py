@@ -80,6 +80,24 @@ def test_a_truncated_tar_file_is_named(name: str, cut: str, source: Path, conver
         convert("imagenet")
 
 
+@pytest.mark.parametrize("content", [bytes(512), b"\x55" * 512])
+@pytest.mark.parametrize("place", ["in the tar file of a class", "its first header", "between them"])
+def test_a_damaged_header_is_not_taken_for_the_end(place: str, content: bytes, source: Path, convert: Convert) -> None:
+    layouts.imagenet_tars(source)
+    path = source / "ILSVRC2012_img_train.tar"
+    with tarfile.open(path) as archive:
+        outer = archive.getmembers()
+        with tarfile.open(fileobj=archive.extractfile(outer[1])) as inner:
+            fourth = inner.getmembers()[3]
+    inside = outer[1].offset_data
+    at = {"in the tar file of a class": inside + fourth.offset, "its first header": inside}.get(place, outer[2].offset)
+    damaged = bytearray(path.read_bytes())
+    damaged[at : at + 512] = content
+    path.write_bytes(damaged)
+    with pytest.raises(DataError, match=rf"ILSVRC2012_img_train.tar.*: damaged at byte {at}, .*; fetch it again"):
+        convert("imagenet")
+
+
 def test_a_ground_truth_of_another_length_is_said(source: Path, convert: Convert) -> None:
     layouts.imagenet_flat(source)
     next((source / "val").iterdir()).unlink()

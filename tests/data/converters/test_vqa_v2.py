@@ -60,6 +60,17 @@ def test_a_published_list_is_taken_as_it_is(source: Path, convert: Convert) -> N
     assert convert("vqa_v2").manifest["answers"] == ["yes", "no", "maybe", "not sure"]
 
 
+def test_another_list_makes_another_data_set_of_the_same_files(source: Path, convert: Convert) -> None:
+    layouts.vqa_official(source)
+    found = []
+    for answers in (["yes", "no"], ["no", "yes"], ["red", "blue"], ["yes", "no"]):
+        layouts.write(source / "answer_list.json", answers)
+        found.append(convert("vqa_v2"))
+    assert all(made.manifest["files"] == found[0].manifest["files"] for made in found)
+    assert all(made.manifest["content_hash"] == made.content_hash for made in found)
+    assert len({made.content_hash for made in found}) == 3 and found[0].content_hash == found[3].content_hash
+
+
 def test_too_few_questions_for_a_list_is_said(source: Path, convert: Convert) -> None:
     layouts.vqa_official(source, train=1, val=3)
     with pytest.raises(DataError, match=r"no answer is the most common one of 9 questions; give an answer_list.json"):

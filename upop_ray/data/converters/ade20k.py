@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 import numpy as np
 from PIL import Image
 
-from upop_ray.data.converters.base import SEGMENTED, Conversion, Converter, Item, Piece, Row
+from upop_ray.data.converters.base import SEGMENTED, Conversion, Converter, Count, Item, Piece, Row
 from upop_ray.data.converters.holding import hold_out
 from upop_ray.data.converters.source import Source
 
@@ -19,25 +19,32 @@ _INFO = "objectInfo150.txt"
 #: share of the training images that is held out to choose by
 _HELD_OUT = 0.05
 _FOLDER = "ADEChallengeData2016"
+_PUBLISHED = {"training": 20_210, "validation": 2_000}
 
 
 def _read(source: Source) -> Conversion:
     # the folder above the one that the archive makes will do as well
     inside = f"{_FOLDER}/" if (source.root / _FOLDER).is_dir() else ""
-    train, val = hold_out(_items(source, inside, "training"), _HELD_OUT, CONVERTER.name)
-    splits = {"train": train, "val": val, "test": _items(source, inside, "validation")}
+    parts = {part: _items(source, inside, part) for part in _PUBLISHED}
+    train, val = hold_out(parts["training"], _HELD_OUT, CONVERTER.name)
+    splits = {"train": train, "val": val, "test": parts["validation"]}
+    counts = {part: Count(len(parts[part]), number, "images") for part, number in _PUBLISHED.items()}
     origin = {
         "train": f"training without the {_HELD_OUT:.0%} that is held out",
         "val": f"{len(val):,} images held out of training, {_HELD_OUT:.0%} of them",
         "test": "the official validation set, since the labels of the test set are not public",
     }
     note = "maps are renumbered: class n of the source is n - 1, and what has no class (0) is 255"
-    return Conversion(splits, origin, {"classes": _class_names(source, inside)}, notes=(note,))
+    return Conversion(splits, origin, {"classes": _class_names(source, inside)}, notes=(note,), counts=counts)
 
 
 def _items(source: Source, inside: str, part: str) -> list[Item]:
     images, maps = (source.need_folder(f"{inside}{kind}/{part}") for kind in ("images", "annotations"))
-    return [_item(f"{images}/{name}", f"{maps}/{PurePosixPath(name).stem}.png") for name in source.images(images)]
+    names = {PurePosixPath(name).stem: name for name in source.images(images)}
+    # a map whose image is missing is a row too, which is found to be broken
+    missing = {PurePosixPath(name).stem for name in source.images(maps)} - names.keys()
+    names |= {stem: f"{stem}.jpg" for stem in sorted(missing)}
+    return [_item(f"{images}/{name}", f"{maps}/{stem}.png") for stem, name in names.items()]
 
 
 def _item(image: str, segmentation: str) -> Item:

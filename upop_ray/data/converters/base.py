@@ -69,6 +69,20 @@ class Item(NamedTuple):
     values: Mapping[str, Any]
 
 
+class Count(NamedTuple):
+    """How much of a part of the published data set the source has.
+
+    :param of: what is counted, for instance `images`
+    """
+
+    found: int
+    published: int
+    of: str
+
+    def __str__(self) -> str:
+        return f"{self.found:,} of {self.published:,} {self.of}"
+
+
 @dataclass(frozen=True)
 class Conversion:
     """What the annotations of a data set say.
@@ -78,6 +92,7 @@ class Conversion:
     :param facts: what the manifest says besides, for instance the names of classes
     :param skipped: how many of what kind of annotation were left out
     :param notes: what was changed or made, for the data card
+    :param counts: parts of the published data set, of which it is known how much they hold
     """
 
     splits: Mapping[str, Sequence[Item]]
@@ -85,6 +100,7 @@ class Conversion:
     facts: Mapping[str, Any] = field(default_factory=dict)
     skipped: Mapping[str, int] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    counts: Mapping[str, Count] = field(default_factory=dict)
 
 
 def unchanged(row: Row) -> Row:

@@ -4,10 +4,11 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from upop_ray.data.converters.base import CAPTIONED, Conversion, Converter
-from upop_ray.data.converters.karpathy import read_split
+from upop_ray.data.converters.karpathy import Files, read_split
 from upop_ray.data.converters.source import Source
 
-_BLIP = {split: f"coco_karpathy_{split}.json" for split in ("train", "val", "test")}
+_FILES = Files("dataset_coco.json", {split: f"coco_karpathy_{split}.json" for split in ("train", "val", "test")})
+_PUBLISHED = {"train": 113_287, "val": 5_000, "test": 5_000}
 
 
 def image_id(path: str) -> str:
@@ -23,7 +24,7 @@ def _path(entry: Any) -> str:
 def _read(source: Source) -> Conversion:
     for folder in ("train2014", "val2014"):
         source.need_folder(folder)
-    return read_split(source, "dataset_coco.json", _BLIP, _path, image_id)
+    return read_split(source, _FILES, _path, image_id, _PUBLISHED)
 
 
 CONVERTER = Converter(

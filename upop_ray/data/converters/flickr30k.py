@@ -4,11 +4,12 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from upop_ray.data.converters.base import CAPTIONED, Conversion, Converter
-from upop_ray.data.converters.karpathy import read_split
+from upop_ray.data.converters.karpathy import Files, read_split
 from upop_ray.data.converters.source import Source
 
 _FOLDER = "flickr30k-images"
-_BLIP = {split: f"flickr30k_{split}.json" for split in ("train", "val", "test")}
+_FILES = Files("dataset_flickr30k.json", {split: f"flickr30k_{split}.json" for split in ("train", "val", "test")})
+_PUBLISHED = {"train": 29_000, "val": 1_014, "test": 1_000}
 
 
 def _path(entry: Any) -> str:
@@ -21,7 +22,7 @@ def _image_id(path: str) -> str:
 
 def _read(source: Source) -> Conversion:
     source.need_folder(_FOLDER)
-    return read_split(source, "dataset_flickr30k.json", _BLIP, _path, _image_id)
+    return read_split(source, _FILES, _path, _image_id, _PUBLISHED)
 
 
 CONVERTER = Converter(

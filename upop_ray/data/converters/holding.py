@@ -13,7 +13,8 @@ def ranked(ids: Sequence[str], name: str) -> list[str]:
 
     :param name: of the data set; another one gives another order
     """
-    return sorted(ids, key=lambda id: hashlib.sha256(f"{name}/{id}".encode()).digest())
+    # an id that is not UTF-8 is refused where all of them are checked
+    return sorted(ids, key=lambda id: hashlib.sha256(f"{name}/{id}".encode(errors="surrogatepass")).digest())
 
 
 def hold_out(

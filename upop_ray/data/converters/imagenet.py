@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from upop_ray.data.converters import tar_files
-from upop_ray.data.converters.base import CLASSIFIED, Conversion, Converter, Item, Piece
+from upop_ray.data.converters.base import CLASSIFIED, Conversion, Converter, Count, Item, Piece
 from upop_ray.data.converters.holding import hold_out
 from upop_ray.data.converters.source import Source
 from upop_ray.errors import DataError
@@ -25,6 +25,7 @@ _KAGGLE_TRUTH, _KAGGLE_NAMES = "LOC_val_solution.csv", "LOC_synset_mapping.txt"
 _WNID = re.compile(r"n\d{8}")
 #: share of the training images of each class that is held out to choose by
 _HELD_OUT = 0.01
+_PUBLISHED = {"train": 1_281_167, "val": 50_000}
 
 
 def _read(source: Source) -> Conversion:
@@ -47,7 +48,9 @@ def _read(source: Source) -> Conversion:
         "val": f"{len(val):,} images held out of train, {_HELD_OUT:.0%} of each class",
         "test": "the official validation set, since the labels of the test set are not public",
     }
-    return Conversion({"train": train, "val": val, "test": test}, origin, facts)
+    found = {"train": len(training), "val": len(test)}
+    counts = {part: Count(found[part], number, "images") for part, number in _PUBLISHED.items()}
+    return Conversion({"train": train, "val": val, "test": test}, origin, facts, counts=counts)
 
 
 def _item(wnid: str, piece: Piece) -> Item:

@@ -1,14 +1,16 @@
 """Images with captions in the split of Karpathy and Fei-Fei (2015), from its own files or from those of BLIP."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-from upop_ray.data.converters.base import Conversion, Item, Piece
+from upop_ray.data.converters.base import Conversion, Count, Item, Piece
 from upop_ray.data.converters.source import Source, clean_texts, utf8_texts
 from upop_ray.errors import DataError
 
 #: splits of the published files; `restval` is the rest of the validation images, which everybody trains on
 _SPLITS = {"train": "train", "restval": "train", "val": "val", "test": "test"}
+#: of images, in Karpathy's files
+_NUMBERS = {"cocoid", "imgid"}
 _ORIGIN = {
     "train": "Karpathy's train split (of COCO with restval)",
     "val": "Karpathy's val split",
@@ -20,25 +22,35 @@ Captions = dict[str, dict[str, list[str]]]
 ImageId = Callable[[str], str]
 
 
+class Files(NamedTuple):
+    """Names of the annotations.
+
+    :param blip: by split, read where Karpathy's is missing
+    """
+
+    karpathy: str
+    blip: Mapping[str, str]
+
+
 def read_split(
-    source: Source, karpathy: str, blip: Mapping[str, str], path_of: Callable[[Any], str], image_id: ImageId
+    source: Source, files: Files, path_of: Callable[[Any], str], image_id: ImageId, published: Mapping[str, int]
 ) -> Conversion:
     """Read the annotations.
 
-    :param karpathy: name of Karpathy's file
-    :param blip: names of BLIP's files by split, read where Karpathy's is missing
     :param path_of: an entry of Karpathy's file -> address of the image in the source
     :param image_id: the same for one image in both kinds of files
+    :param published: images of each split
     :raises DataError: there are neither; see :class:`Source`; an image occurs twice
     """
-    name = source.find(karpathy)
-    if name is None and source.find(*blip.values()) is None:
-        raise source.wrong(f"no {karpathy}, nor {', '.join(blip.values())}")
-    captions = _of_karpathy(source, name, path_of) if name else _of_blip(source, blip)
+    name = source.find(files.karpathy)
+    if name is None and source.find(*files.blip.values()) is None:
+        raise source.wrong(f"no {files.karpathy}, nor {', '.join(files.blip.values())}")
+    captions = _of_karpathy(source, name, path_of) if name else _of_blip(source, files.blip)
     splits = {
         split: [_item(path, texts, image_id) for path, texts in found.items()] for split, found in captions.items()
     }
-    return Conversion(splits, _ORIGIN)
+    counts = {split: Count(len(splits[split]), number, "images") for split, number in published.items()}
+    return Conversion(splits, _ORIGIN, counts=counts)
 
 
 def _item(path: str, texts: list[str], image_id: ImageId) -> Item:
@@ -48,6 +60,7 @@ def _item(path: str, texts: list[str], image_id: ImageId) -> Item:
 
 def _of_karpathy(source: Source, name: str, path_of: Callable[[Any], str]) -> Captions:
     captions: Captions = {"train": {}, "val": {}, "test": {}}
+    ids: dict[str, str] = {}
     for number, entry in enumerate(source.entries(name, ("filename", "split", "sentences"), under="images")):
         place = f"{source.root / name}, image {number}"
         if entry["split"] not in _SPLITS:
@@ -55,6 +68,8 @@ def _of_karpathy(source: Source, name: str, path_of: Callable[[Any], str]) -> Ca
         path = path_of(entry)
         if any(path in found for found in captions.values()):
             raise DataError(f"{place}: {path} is there twice; an image has one entry with all its sentences")
+        for key in _NUMBERS & entry.keys():
+            _require_one(ids, f"{key} {entry[key]}", path, place)
         texts = [sentence.get("raw") for sentence in entry["sentences"]]
         captions[_SPLITS[entry["split"]]][path] = clean_texts(texts, place)
     return captions
@@ -71,7 +86,7 @@ def _of_blip(source: Source, names: Mapping[str, str]) -> Captions:
             path, texts = entry["image"], entry["caption"]
             # in training an entry is one caption of an image, else all of them
             if isinstance(texts, str):
-                _require_one(ids, str(entry.get("image_id", path)), path, place)
+                _require_one(ids, f"image_id {str(entry.get('image_id', path))!r}", path, place)
                 found.setdefault(path, []).extend(utf8_texts([texts], place))
             elif path in found:
                 raise DataError(f"{place}: {path} is there twice; an image has one entry with all its captions")
@@ -85,4 +100,4 @@ def _of_blip(source: Source, names: Mapping[str, str]) -> Captions:
 
 def _require_one(ids: dict[str, str], id: str, path: str, place: str) -> None:
     if ids.setdefault(id, path) != path:
-        raise DataError(f"{place}: image_id {id!r} stands for two images, {ids[id]} and {path}; correct one")
+        raise DataError(f"{place}: {id} stands for two images, {ids[id]} and {path}; correct one")

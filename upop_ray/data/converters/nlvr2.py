@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from upop_ray.data.converters.base import PAIRED, Conversion, Converter, Item, Piece
+from upop_ray.data.converters.base import PAIRED, Conversion, Converter, Count, Item, Piece
 from upop_ray.data.converters.source import Source, clean_texts
 from upop_ray.errors import DataError
 
@@ -12,6 +12,7 @@ _OFFICIAL = {"train": "train.json", "val": "dev.json", "test": "test1.json"}
 _BLIP = {"train": "nlvr_train.json", "val": "nlvr_dev.json", "test": "nlvr_test.json"}
 _IMAGE_FOLDERS = {"train": "train", "val": "dev", "test": "test1"}
 _ORIGIN = {"train": "train", "val": "dev", "test": "test-P (test1), the public test set"}
+_PUBLISHED = {"train": 86_373, "val": 6_982, "test": 6_967}
 _LABELS = {"true": True, "false": False}
 #: split-set-pair-sentence
 _IDENTIFIER = re.compile(r"(.+-\d+-\d+)-(\d+)")
@@ -23,7 +24,11 @@ def _read(source: Source) -> Conversion:
         raise source.wrong(f"no {_OFFICIAL['train']} nor {_BLIP['train']}")
     names = _OFFICIAL if official else _BLIP
     read = _of_official if official else _of_blip
-    return Conversion({split: list(read(source, split, source.need(name))) for split, name in names.items()}, _ORIGIN)
+    splits = {split: list(read(source, split, source.need(name))) for split, name in names.items()}
+    counts = {
+        _IMAGE_FOLDERS[split]: Count(len(splits[split]), number, "statements") for split, number in _PUBLISHED.items()
+    }
+    return Conversion(splits, _ORIGIN, counts=counts)
 
 
 def _of_official(source: Source, split: str, name: str) -> Iterator[Item]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,12 @@ class Source:
     """A folder as its owners distribute it.
 
     :param expects: its layout in words, for errors
+    :ivar texts: names of the text files that were read so far, in this order
     """
 
     root: Path
     expects: str
+    texts: list[str] = field(default_factory=list, init=False)
 
     def wrong(self, problem: str) -> DataError:
         """The error that says what is wrong, what was expected, and what lies there."""
@@ -74,6 +76,7 @@ class Source:
 
         :raises DataError: it cannot be read, or is not UTF-8
         """
+        self.texts.append(name)
         try:
             return (self.root / name).read_text(encoding="utf-8")
         except UnicodeDecodeError as error:

@@ -3,10 +3,13 @@
 import tarfile
 from collections.abc import Iterator
 from pathlib import PurePosixPath
+from typing import BinaryIO
 
 from upop_ray.data.converters.base import Piece
 from upop_ray.data.converters.source import Source
 from upop_ray.errors import DataError
+
+_CHUNK = 2**20
 
 
 def members(source: Source, name: str) -> Iterator[Piece]:
@@ -44,12 +47,22 @@ def _members(source: Source, name: str, start: int, end: int, inside: str) -> It
                 # after the last member stand two blocks of zeros; where they lack, more may
                 if archive.offset + tarfile.BLOCKSIZE > end:
                     raise _cut_off(str(path), "its end")
+                _require_empty(file, archive.offset, end, f"{path}{f', {inside}' if inside else ''}")
     except tarfile.TarError as error:
         raise DataError(
             f"{path}{f', {inside}' if inside else ''}: not a whole tar file: {error}; fetch it again"
         ) from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
+
+
+def _require_empty(file: BinaryIO, start: int, end: int, place: str) -> None:
+    """The module tarfile takes a damaged header for the end; at the end there is nothing but zeros."""
+    file.seek(start)
+    for first in range(start, end, _CHUNK):
+        if file.read(min(_CHUNK, end - first)).strip(b"\0"):
+            problem = f"damaged at byte {start}, where it has no header of a file and does not end either"
+            raise DataError(f"{place}: {problem}; fetch it again")
 
 
 def _cut_off(path: str, place: str) -> DataError:

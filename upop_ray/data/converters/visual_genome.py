@@ -74,13 +74,16 @@ def _images(source: Source, folder: str) -> dict[str, dict[str, str]]:
     flat = next((other for other in ("image", "images") if (source.root / folder / other).is_dir()), None)
     if flat is None and not (source.root / folder / "VG_100K").is_dir():
         raise source.wrong(f"no folder {folder}/VG_100K nor {folder}/image")
-    found = {}
+    found: dict[str, dict[str, str]] = {}
     for entry in source.entries(name, ("url",)):
         parts = PurePosixPath(entry["url"]).parts
         path = f"{folder}/{flat}/{parts[-1]}" if flat else f"{folder}/{parts[-2]}/{parts[-1]}"
         # of version 1.0 and of later ones
         id = str(entry.get("image_id", entry.get("id")))
-        found[id] = {"path": path, "coco_id": str(entry.get("coco_id"))}
+        facts = {"path": path, "coco_id": str(entry.get("coco_id"))}
+        if found.setdefault(id, facts) != facts:
+            problem = f"image {id} is there twice, as {found[id]['path']} and {path}"
+            raise DataError(f"{source.root / name}: {problem}, or of two COCO images; fetch it again")
     return found
 
 

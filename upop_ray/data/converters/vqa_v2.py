@@ -6,17 +6,18 @@ to report, so that there is a test at all; what is trained on is the rest.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from upop_ray.data.converters import visual_genome
-from upop_ray.data.converters.base import ASKED, Conversion, Converter, Item, Piece
+from upop_ray.data.converters.base import ASKED, Conversion, Converter, Count, Item, Piece
 from upop_ray.data.converters.coco import image_id
 from upop_ray.data.converters.holding import ranked
 from upop_ray.data.converters.source import Source, clean_texts
 from upop_ray.errors import DataError
 
 _SUBSETS = ("train2014", "val2014")
+_PUBLISHED = {"train2014": 443_757, "val2014": 214_354}
 _BLIP = {"train2014": "vqa_train.json", "val2014": "vqa_val.json"}
 _ANSWERS = "answer_list.json"
 #: share of the val2014 images
@@ -34,6 +35,7 @@ def _read(source: Source) -> Conversion:
         source.need_folder(subset)
     official = source.find(f"v2_OpenEnded_mscoco_{_SUBSETS[0]}_questions.json")
     asked = {subset: (_official if official else _of_blip)(source, subset) for subset in _SUBSETS}
+    _require_single(source, asked)
     held = _held_out(asked["val2014"])
     training = {**asked["train2014"], **{path: q for path, q in asked["val2014"].items() if path not in held}}
     genome = visual_genome.read(source, {image_id(path) for path in held})
@@ -45,7 +47,25 @@ def _read(source: Source) -> Conversion:
         "test": _items({path: asked["val2014"][path] for path in held if path in test}),
     }
     notes = ("an answer weighs the share of the annotators who gave it", made, *genome.notes)
-    return Conversion(splits, _origin(len(val), len(test), genome), {"answers": answers}, genome.skipped, notes)
+    origin = _origin(len(val), len(test), genome)
+    return Conversion(splits, origin, {"answers": answers}, genome.skipped, notes, _counts(asked))
+
+
+def _counts(asked: Mapping[str, Asked]) -> dict[str, Count]:
+    found = {subset: sum(map(len, asked[subset].values())) for subset in _SUBSETS}
+    return {subset: Count(found[subset], number, "questions") for subset, number in _PUBLISHED.items()}
+
+
+def _require_single(source: Source, asked: Mapping[str, Asked]) -> None:
+    seen: dict[str, str] = {}
+    for path, questions in (pair for subset in _SUBSETS for pair in asked[subset].items()):
+        for question in questions:
+            id = question["question_id"]
+            if id in seen:
+                raise DataError(
+                    f"{source.root}: question_id {id} is there twice, of {seen[id]} and {path}; correct one"
+                )
+            seen[id] = path
 
 
 def _origin(val: int, test: int, genome: visual_genome.Genome) -> dict[str, str]:
@@ -74,6 +94,9 @@ def _official(source: Source, subset: str) -> Asked:
     annotations = source.need(f"v2_mscoco_{subset}_annotations.json")
     found = source.entries(annotations, ("question_id", "answers"), under="annotations")
     by_question = {entry["question_id"]: entry for entry in found}
+    if len(by_question) < len(found):
+        twice = Counter(entry["question_id"] for entry in found).most_common(1)[0][0]
+        raise DataError(f"{source.root / annotations}: question_id {twice} is there twice; fetch it again")
     name = source.need(f"v2_OpenEnded_mscoco_{subset}_questions.json")
     asked: Asked = {}
     for entry in source.entries(name, ("image_id", "question", "question_id"), under="questions"):
