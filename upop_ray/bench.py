@@ -3,8 +3,9 @@
 import argparse
 import json
 import os
+import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from upop_ray.errors import ConfigError
 from upop_ray.terminal import console, guarded
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from upop_ray.deploy.latency import Case, Latency
     from upop_ray.deploy.latency_measure import Plan
     from upop_ray.deploy.latency_models import Target
+    from upop_ray.deploy.subject import Place
 
 _HELP = """\
 Time forward passes of a model on this device, and of the dense model it was made of beside it: eager, torch.compile
@@ -28,7 +30,8 @@ examples:
   python -m upop_ray.bench exported --against builtin:clip --batches 1 --backends eager onnx
   python -m upop_ray.bench 3f2a --device cuda --precisions bf16 fp16
 
-The result of a point is stored as points/HASH/latency.json, where reports and model cards find it.
+The result of a point is stored as points/HASH/latency.json, where reports and model cards find it, unless --against
+names another model.
 torch.compile needs a C++ compiler, ONNX Runtime needs pip install "upop_ray[export]"; what is missing is said in the
 row. Compiling takes most of the time: --backends eager onnx is quick."""
 _BACKENDS = ("eager", "compile", "onnx")
@@ -47,14 +50,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     quieten()
     with target(options.model, options.store) as found:
         measured = _measured(options, found)
-        if found.place is not None:
-            found.place.store.write_json(found.place.paths.latency, as_json(measured))
+    content = as_json(measured)
+    # shown before it is stored: a store that refuses loses no measurement
     if options.json:
-        print(json.dumps(as_json(measured), indent=1))
-        return 0
-    show(measured, console)
+        print(json.dumps(content, indent=1))
+    else:
+        show(measured, console)
+    if content["headline"] is None:
+        raise ConfigError("--backends", "none of them could be measured here, each for its reason", "use another")
     if found.place is not None:
-        console.print(f"stored in {found.place.store.path(found.place.paths.latency)}", markup=False)
+        said = _stored(found.place, content, options.against)
+        # of what --json prints this is no part
+        print(said, file=sys.stderr if options.json else sys.stdout)
     return 0
 
 
@@ -84,6 +91,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _stored(place: "Place", content: dict[str, Any], against: str | None) -> str:
+    """Keep the measurement of a point beside it, if it is against what the point was made of; says what was done."""
+    if against is not None:
+        return f"not stored: measured against {against}; what is stored is against the model the point was made of"
+    place.store.write_json(place.paths.latency, content)
+    return f"stored in {place.store.path(place.paths.latency)}"
+
+
 def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
@@ -106,17 +121,13 @@ def _measured(options: argparse.Namespace, found: "Target") -> "Latency":
 
 
 def _plan(options: argparse.Namespace) -> "Plan":
-    import torch
-
     from upop_ray.deploy.latency_measure import Plan
 
     device = _device(options.device)
     if device.type == "cpu" and "fp16" in (options.precisions or ()):
         raise ConfigError("--precisions", "fp16 is for GPUs, the device is the CPU", "use fp32 or bf16")
     precisions = options.precisions or _PRECISIONS[: 3 if device.type == "cuda" else 2]
-    return Plan(
-        tuple(options.backends), tuple(precisions), tuple(options.batches), torch.device(device), options.seconds
-    )
+    return Plan(tuple(options.backends), tuple(precisions), tuple(options.batches), device, options.seconds)
 
 
 def _device(asked: str | None) -> "torch.device":

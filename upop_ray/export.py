@@ -27,7 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from upop_ray.tracking import quieten
 
     quieten()
-    target = Path(options.to).expanduser()
+    # "." has no name to put another folder in the place of
+    target = Path(options.to).expanduser().resolve()
     require_free(target, options.overwrite)
     if options.push:
         require_token(options.push)

@@ -12,7 +12,7 @@ from tests.test_commands import refused
 from upop_ray import bench
 from upop_ray.deploy import latency_backends
 from upop_ray.deploy.latency_backends import onnx, variant_of
-from upop_ray.errors import ConfigError
+from upop_ray.errors import ConfigError, StoreError
 from upop_ray.models.clip import SPEC
 from upop_ray.pruning.site import keep_all
 from upop_ray.store import PointPaths, Store
@@ -34,6 +34,11 @@ def store(tmp_path_factory: pytest.TempPathFactory, clip_folder: Path) -> Path:
     settings = {"model": {"family": "clip", "path": str(clip_folder)}}
     Store(str(root)).write_json(PointPaths(HASH).manifest, {"hash": HASH, "settings": settings})
     return root
+
+
+def stored(store: Path) -> bytes | None:
+    file = store / PointPaths(HASH).latency
+    return file.read_bytes() if file.exists() else None
 
 
 def measured(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
@@ -62,10 +67,13 @@ def test_the_table_says_on_what_it_was_measured(
     store: Path, clip_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = str(store / PointPaths(HASH).model)
+    before = stored(store)
     arguments = [folder, "--against", str(clip_folder), *QUICK, "--backends", "eager", "--precisions", "fp32"]
     assert bench.main(arguments) == 0
     text = capsys.readouterr().out
     assert "1 thread a call; load " in text and "of the MACs (at best " in text and "speed-up (95%)" in text
+    # another model than the point was made of would be shown as that
+    assert f"not stored: measured against {clip_folder}" in text and stored(store) == before
 
 
 def test_a_backend_that_fails_is_a_row_that_says_why(
@@ -80,6 +88,23 @@ def test_a_backend_that_fails_is_a_row_that_says_why(
     text = capsys.readouterr().out
     assert "not measured: compile fp32 batch 1: RuntimeError: No working C++ compiler found\n" in text
     assert "eager fp32" in text.splitlines()[-2]
+    before = stored(store)
+    assert "--backends: none of them could be measured" in refused(bench.main, *arguments, "--backends", "compile")
+    assert "not measured: compile fp32 batch 2" in capsys.readouterr().out and stored(store) == before
+
+
+def test_what_was_measured_is_shown_also_when_the_store_refuses_it(
+    store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise StoreError("the store is full")
+
+    monkeypatch.setattr(Store, "write_json", full)
+    arguments = [HASH, "--store", str(store), *QUICK, "--backends", "eager", "--precisions", "fp32"]
+    for form in ([], ["--json"]):
+        assert "the store is full" in refused(bench.main, *arguments, *form)
+        text = capsys.readouterr().out
+        assert json.loads(text)["headline"] if form else "speed-up (95%)" in text
 
 
 def test_what_is_timed_is_the_forward_pass_on_so_many_examples(clip_folder: Path) -> None:
@@ -115,6 +140,7 @@ def test_compiled_and_in_onnx_runtime(store: Path, capsys: pytest.CaptureFixture
         (["abcd"], ["holds no point 'abcd'", "--store"]),
         ([HASH, "--against", "/nowhere"], ["/nowhere", "builtin:clip"]),
         ([HASH, "--precisions", "fp16", "--device", "cpu"], ["--precisions", "fp16", "bf16"]),
+        ([HASH, "--backends", "onnx", "--precisions", "bf16"], ["--precisions", "onnx is measured in fp32", "bf16"]),
     ],
 )
 def test_bad_input_is_one_line(store: Path, arguments: list[str], words: list[str]) -> None:
@@ -126,3 +152,5 @@ def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
     assert f"{tmp_path}/config.json" in refused(bench.main, str(tmp_path))
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
     assert "'gpt2'" in refused(bench.main, str(tmp_path))
+    (tmp_path / "config.json").write_text("[1]")
+    assert f"{tmp_path}/config.json" in refused(bench.main, str(tmp_path))

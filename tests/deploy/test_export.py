@@ -1,6 +1,8 @@
 """The command: finds a point, writes its folder and card, and shows neither before they are checked."""
 
 import contextlib
+import copy
+import dataclasses
 import io
 import json
 import shutil
@@ -16,11 +18,12 @@ from tests.deploy.points import finished
 from tests.test_commands import refused
 from upop_ray import export
 from upop_ray.deploy import checks
-from upop_ray.deploy.card import without_place
+from upop_ray.deploy.card import Contents, without_place
+from upop_ray.deploy.card import card as make_card
 from upop_ray.deploy.folder import Wanted
 from upop_ray.deploy.folder import export as export_subject
 from upop_ray.deploy.licences import licence_of
-from upop_ray.deploy.standing import standing_of
+from upop_ray.deploy.standing import Standing, standing_of
 from upop_ray.deploy.subject import Place, find_point, open_subject
 from upop_ray.errors import CheckpointError, StoreError
 from upop_ray.store import PointPaths, Store
@@ -68,6 +71,57 @@ def test_what_lies_there_is_replaced_on_demand_and_only_if_it_is_an_export(tmp_p
     (tmp_path / "mine" / "thesis.txt").write_text("")
     assert "is no export" in refused(export.main, point[0], "--to", str(tmp_path / "mine"), "--overwrite")
     assert (tmp_path / "mine" / "thesis.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("card", "git"),
+    [
+        ("---\ntags: [clip]\n---\n", False),
+        ("no front matter", False),
+        ("---\n{\n---\n", False),
+        (None, False),
+        ("", True),
+    ],
+)
+def test_a_model_of_others_or_under_version_control_is_not_replaced(
+    tmp_path: Path, unchecked: None, card: str | None, git: bool
+) -> None:
+    store, (manifest, _) = finished()
+    arguments = [f"{store}/points/{manifest['hash']}", "--to", str(tmp_path / "clone")]
+    assert export.main(arguments) == 0
+    if git:
+        (tmp_path / "clone" / ".git").mkdir()
+    elif card is None:
+        (tmp_path / "clone" / "README.md").unlink()
+    else:
+        (tmp_path / "clone" / "README.md").write_text(card)
+    assert "is no export" in refused(export.main, *arguments, "--overwrite")
+    assert (tmp_path / "clone" / "config.json").is_file()
+
+
+def test_the_folder_that_one_is_in_is_not_replaced(
+    tmp_path: Path, unchecked: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, (manifest, other) = finished()
+    assert export.main([f"{store}/points/{manifest['hash']}", "--to", str(tmp_path / "export")]) == 0
+    monkeypatch.chdir(tmp_path / "export")
+    again = [f"{store}/points/{other['hash']}", "--overwrite", "--to"]
+    assert f"--to: {tmp_path / 'export'} cannot be replaced from within" in refused(export.main, *again, ".")
+    (tmp_path / "beside").mkdir()
+    monkeypatch.chdir(tmp_path / "beside")
+    assert export.main([*again, "../export"]) == 0
+    assert other["hash"] in (tmp_path / "export" / "README.md").read_text()
+
+
+def test_a_metric_that_a_split_or_the_dense_model_lacks_is_an_empty_cell() -> None:
+    _, (manifest, _) = finished()
+    changed = copy.deepcopy(manifest)
+    changed["metrics"]["test"]["iou/cat"] = 1.25
+    changed["dense"]["validation"]["iou/cat"] = 2.5
+    place = Place(Store("nowhere"), manifest["hash"])
+    point = dataclasses.replace(subject("clip"), place=place, manifest=changed)
+    contents = Contents(point.model, False, 0.0, None, licence_of(changed, None))
+    assert "| iou/cat | 2.50 |  |  | 1.25 |" in make_card(point, contents, Standing((), "", ""))
 
 
 def test_a_folder_that_cannot_be_written_is_one_line() -> None:
@@ -120,6 +174,9 @@ def test_what_is_no_point_is_refused_with_its_reason(tmp_path: Path) -> None:
         open_subject(str(store.parent / "model"), "results", tmp_path)
     with pytest.raises(CheckpointError, match="no model folder"):
         open_subject(str(root), "results", tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "upop_future"}')
+    with pytest.raises(CheckpointError, match="type 'upop_future', which this version of upop_ray does not export"):
+        open_subject(str(tmp_path), "results", tmp_path)
 
 
 def test_a_measured_latency_is_on_the_card(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """ONNX files compute what the model does, at batch sizes and on texts that were not traced."""
 
+import copy
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import torch
 from torch import nn
 
 from tests.deploy.exports import NAMES, subject
+from upop_ray.deploy import checks
 from upop_ray.deploy.checks import BATCHES, write_onnx
 from upop_ray.deploy.graphs import described, graphs
 from upop_ray.deploy.onnx import PARITY_TOLERANCE, Graph, parity, require_onnx, session, to_onnx, whole
@@ -55,12 +58,23 @@ def test_a_missing_package_is_one_line_with_the_cure(monkeypatch: pytest.MonkeyP
         require_onnx()
 
 
-def test_a_file_that_differs_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("upop_ray.deploy.checks.to_onnx", lambda *_: None)
-    for found in (1e-2, float("nan")):
-        monkeypatch.setattr("upop_ray.deploy.checks.parity", lambda *_, found=found: found)
-        with pytest.raises(CheckpointError, match=r"model\.onnx: ONNX Runtime differs .*: not exported"):
-            write_onnx(subject("vit"), tmp_path / f"onnx{found}")
+@pytest.mark.parametrize("wrong", [1.0, torch.nan])
+def test_a_file_that_differs_or_gives_no_number_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: float
+) -> None:
+    module = Mixed()
+
+    def written_wrong(graph: Graph, path: Path) -> None:
+        other = copy.deepcopy(module)
+        other.layer.bias.data[0] = wrong
+        to_onnx(dataclasses.replace(graph, module=other), path)
+
+    monkeypatch.setattr(checks, "samples", lambda family, model, processor, count: count)
+    monkeypatch.setattr(checks, "graphs", lambda family, model, count: (mixed(module, count, 5),))
+    monkeypatch.setattr(checks, "to_onnx", written_wrong)
+    with pytest.raises(CheckpointError, match=r"mixed\.onnx: ONNX Runtime differs .*: not exported"):
+        write_onnx(subject("vit"), tmp_path / "onnx")
+    assert not parity([mixed(module, 3, 5)], tmp_path / "onnx" / "mixed.onnx") < 0.1
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,29 +1,43 @@
 """Folders that bring their own code: it is this package's, needs nothing of it, and computes the same."""
 
 import ast
+import copy
+import dataclasses
 import importlib.util
 import json
 import os
 import subprocess
 import sys
+import venv
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 from transformers import PreTrainedModel
 
+from tests.deploy.card_lines import WRITTEN, card_script, settings, task_writes
 from tests.deploy.exports import NAMES, subject
 from upop_ray.deploy import outside
 from upop_ray.deploy.bundle import bundle
 from upop_ray.deploy.checks import remote_code_difference
-from upop_ray.deploy.loading_lines import loading_lines
 from upop_ray.deploy.padded import padded
 from upop_ray.deploy.remote_code import autos_of, code_of, write_remote_code
 from upop_ray.deploy.samples import samples
+from upop_ray.deploy.subject import Subject, open_subject
 from upop_ray.errors import CheckpointError
 from upop_ray.models import clip
 from upop_ray.models.blip import vqa
+from upop_ray.pruning.site import keep_all
+
+
+def of_a_task(name: str) -> Subject:
+    """The subject of a name, where it writes as of a point with settings of its own."""
+    found = subject(name)
+    if found.family not in WRITTEN:
+        return found
+    return dataclasses.replace(found, manifest={"settings": {"task": settings(found.family)}})
 
 
 def run_alone(file: Path) -> ModuleType:
@@ -97,10 +111,40 @@ def test_files_of_the_model_are_copied_byte_for_byte(tmp_path: Path) -> None:
         assert ((tmp_path / file.name).read_bytes() == file.read_bytes()) == (file.name not in changed), file.name
 
 
-def test_a_process_without_this_package_loads_it_and_writes_the_same_text(tmp_path: Path) -> None:
+def test_what_is_made_of_an_export_names_no_code_but_its_own(tmp_path: Path) -> None:
+    found = subject("deit")
+    for name in ("export", "again", "stock", "pruned"):
+        (tmp_path / name).mkdir()
+    write_remote_code(found.model, found.folder, tmp_path / "export")
+    opened = open_subject(str(tmp_path / "export"), "results", tmp_path)
+    padded(opened.family, opened.model).save_pretrained(tmp_path / "stock")
+    keep = keep_all(opened.spec.sites(opened.model))
+    opened.spec.sliced(opened.model, opened.model.state_dict(), keep).save_pretrained(tmp_path / "pruned")
+    write_remote_code(opened.model, opened.folder, tmp_path / "again")
+    named = {
+        name: json.loads((tmp_path / name / "config.json").read_text()).get("auto_map", {}).get("AutoModel")
+        for name in ("export", "again", "stock", "pruned")
+    }
+    own = f"modeling_upop_deit.{type(found.model).__name__}"
+    assert named == {"export": own, "again": own, "stock": None, "pruned": None}
+    assert not list((tmp_path / "stock").glob("*.py"))
+
+
+def test_a_process_without_this_package_loads_it_and_writes_the_same_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = subject("blip_caption")
     write_remote_code(found.model, found.folder, tmp_path)
-    assert remote_code_difference(found, tmp_path) == 0
+    # torch is where the environment says, as it is in a user's own site-packages; so is upop_ray, which is not seen
+    venv.create(tmp_path / "bare")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, sys.path)]))
+    assert remote_code_difference(found, tmp_path, str(tmp_path / "bare" / "bin" / "python")) == 0
+
+
+def test_a_process_that_takes_too_long_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("upop_ray.deploy.checks._SECONDS", 0.01)
+    with pytest.raises(CheckpointError, match=r"was not loaded without upop_ray within 0\.01 s, so it is not exported"):
+        remote_code_difference(subject("vit"), tmp_path)
 
 
 def test_a_folder_with_other_weights_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,30 +194,43 @@ def test_a_clean_environment_of_transformers_and_torch_loads_it(name: str, tmp_p
     assert remote_code_difference(found, tmp_path, clean_python) <= 1e-5
 
 
-def card_script(name: str, folder: Path, stock: bool) -> str:
-    """The lines of Python on the card of an export, with pictures for them to look at."""
-    found = subject(name)
-    model = padded(found.family, found.model) if stock else found.model
-    code = loading_lines(found, model, stock).partition("```python\n")[2].partition("```")[0]
-    pictures = 'from PIL import Image\nimage = left = right = Image.new("RGB", (80, 60), "red")\n'
-    return pictures + code.replace("FOLDER", str(folder))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_lines_on_the_card_run_in_a_clean_environment(name: str, tmp_path: Path, clean_python: str) -> None:
-    found = subject(name)
+    found = of_a_task(name)
     (tmp_path / "export").mkdir()
     write_remote_code(found.model, found.folder, tmp_path / "export")
-    script = card_script(name, tmp_path / "export", stock=False)
+    script = card_script(found, found.model, tmp_path / "export", stock=False)
     environment = os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""}
     ran = subprocess.run([clean_python, "-c", script], env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
+    # nothing else is said, and nothing asked
+    assert ran.stdout.strip() == (task_writes(found, tmp_path) if found.family in WRITTEN else "")
 
 
-@pytest.mark.parametrize("name", ["clip", "blip_retrieval"])
+@pytest.mark.parametrize("name", ["clip", "blip_retrieval", "blip_caption"])
 def test_the_lines_on_the_card_of_a_stock_model_run(name: str, tmp_path: Path) -> None:
-    found = subject(name)
-    padded(found.family, found.model).save_pretrained(tmp_path)
-    found.processor.save_pretrained(tmp_path)
-    exec(card_script(name, tmp_path, stock=True), {})
+    found, names = of_a_task(name), dict[str, Any]()
+    padded(found.family, found.model).save_pretrained(tmp_path / "export")
+    found.processor.save_pretrained(tmp_path / "export")
+    exec(card_script(found, padded(found.family, found.model), tmp_path / "export", stock=True), names)
+    if found.family in WRITTEN:
+        assert names[WRITTEN[found.family]] == task_writes(found, tmp_path)
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("name", WRITTEN)
+def test_the_lines_on_the_card_write_what_the_task_does(name: str, known: bool, tmp_path: Path) -> None:
+    found = of_a_task(name) if known else subject(name)
+    model: Any = copy.deepcopy(found.model)
+    if name == "blip_vqa":
+        # as it was trained it hardly minds whether questions begin with [ENC]
+        torch.manual_seed(0)
+        torch.nn.init.normal_(model.text_encoder.embeddings.word_embeddings.weight[-1:].data)
+    found = dataclasses.replace(found, model=model)
+    script = card_script(found, model, tmp_path / "export", stock=False)
+    # the model and the processor are there already
+    lines = [line for line in script.splitlines() if "from_pretrained(" not in line]
+    names = {"model": model, "processor": found.processor}
+    exec("\n".join(lines), names)
+    assert names[WRITTEN[name]] == task_writes(found, tmp_path) != ""

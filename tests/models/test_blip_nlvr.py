@@ -1,6 +1,7 @@
 """BLIP-NLVR2: what its layers compute, its slices, and the checkpoints it starts from."""
 
 import logging
+import shutil
 from pathlib import Path
 
 import pytest
@@ -233,6 +234,30 @@ def test_the_new_weights_of_a_plain_blip_are_the_same_each_time(tmp_path: Path) 
     assert first.classifier[0].weight.std() > 0
     for name, value in first.state_dict().items():
         assert torch.equal(value, second.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("parts", ["pytorch_model.bin", "model.safetensors.index.json"])
+def test_a_plain_blip_may_lie_in_a_pickle_or_in_parts(tmp_path: Path, parts: str) -> None:
+    expected = plain(tmp_path / "whole").state_dict()
+    state = SPEC.load(Source(tmp_path / "whole"))[0].state_dict()
+    shutil.copytree(tmp_path / "whole", tmp_path / "other")
+    (tmp_path / "other" / "model.safetensors").unlink()
+    if parts == "pytorch_model.bin":
+        torch.save(expected, tmp_path / "other" / parts)
+    else:
+        BlipForQuestionAnswering.from_pretrained(tmp_path / "whole").save_pretrained(
+            tmp_path / "other", max_shard_size="50KB"
+        )
+    assert (tmp_path / "other" / parts).is_file() and not (tmp_path / "other" / "model.safetensors").exists()
+    found = SPEC.load(Source(tmp_path / "other"))[0].state_dict()
+    assert all(torch.equal(value, found[name]) for name, value in state.items())
+
+
+def test_a_plain_blip_whose_weights_are_not_there_is_an_error(tmp_path: Path) -> None:
+    plain(tmp_path)
+    (tmp_path / "model.safetensors").rename(tmp_path / "flax_model.msgpack")
+    with pytest.raises(CheckpointError, match=r"holds no model\.safetensors or .* but \['flax_model\.msgpack'\]"):
+        SPEC.load(Source(tmp_path))
 
 
 @torch.no_grad()

@@ -211,7 +211,27 @@ def test_weights_of_another_shape_are_an_error(clip_folder: Path, tmp_path: Path
     tensors = safetensors.torch.load_file(folder / "model.safetensors")
     tensors["visual_projection.weight"] = tensors["visual_projection.weight"][:-1].clone()
     safetensors.torch.save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    assert_names_model_path(folder)
+    cut, width = tensors["visual_projection.weight"].shape
+    told = f"visual_projection.weight is ({cut}, {width}), expected ({cut + 1}, {width})"
+    assert told in assert_names_model_path(folder)
+
+
+@pytest.mark.parametrize(
+    ("tower", "setting", "value", "said"),
+    [
+        ("vision_config", "image_size", "x", "'image_size' with value 'x'"),
+        ("vision_config", "num_attention_heads", 0, "zero"),
+        ("text_config", "num_attention_heads", 7, "not a multiple of the number of attention heads (7)"),
+    ],
+)
+def test_a_config_with_an_impossible_value_is_an_error(
+    clip_folder: Path, tmp_path: Path, tower: str, setting: str, value: object, said: str
+) -> None:
+    folder = broken_copy(clip_folder, tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    config[tower][setting] = value
+    (folder / "config.json").write_text(json.dumps(config))
+    assert said in assert_names_model_path(folder)
 
 
 def test_kept_units_of_unknown_sites_are_an_error(

@@ -1,5 +1,7 @@
 """The exact slice on a two-layer network, where everything can be seen, and on random masks of any shape."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -79,3 +81,9 @@ def test_the_largest_difference_is_over_all_outputs() -> None:
     second = (torch.tensor([1.5, 2.0]), torch.tensor([[-3.0]]))
     assert largest_difference(first, second) == 3.0
     assert largest_difference(first, first) == 0.0
+
+
+def test_an_output_that_is_no_number_is_no_small_difference() -> None:
+    first = (torch.tensor([1.0, 2.0]), torch.tensor([[0.0]]))
+    for nan in ((first[0], torch.tensor([[torch.nan]])), (torch.tensor([torch.nan, 2.0]), first[1])):
+        assert math.isnan(largest_difference(first, nan)) and math.isnan(largest_difference(nan, nan))

@@ -17,6 +17,8 @@ from upop_ray.deploy.standing import Standing
 from upop_ray.deploy.subject import Subject
 from upop_ray.pruning.cost import count_parameters
 
+#: by which a card tells that its folder is an export
+TAG = "upop"
 #: family -> (name of the task on hubs, what the model is called)
 _TASKS: Mapping[str, tuple[str, str]] = {
     "clip": ("zero-shot-image-classification", "CLIP"),
@@ -70,7 +72,7 @@ def without_place(path: str) -> str:
 
 
 def _front_matter(subject: Subject, contents: Contents) -> str:
-    tags = ["upop", "pruning", *(["onnx"] if contents.onnx else []), *([] if contents.stock else ["custom_code"])]
+    tags = [TAG, "pruning", *(["onnx"] if contents.onnx else []), *([] if contents.stock else ["custom_code"])]
     data = ModelCardData(
         library_name="transformers",
         pipeline_tag=_TASKS[subject.family][0],
@@ -158,7 +160,12 @@ def _evaluation(manifest: Mapping[str, Any]) -> str:
     rows = [
         (
             f"**{name}**" if name == manifest["headline"] else name,
-            *(f"{found[split][name]:.2f}" for split in ("validation", "test") for found in (dense, metrics)),
+            # a split or the dense model may lack a metric, such as a class that has no pixel there
+            *(
+                f"{found[split][name]:.2f}" if name in found[split] else ""
+                for split in ("validation", "test")
+                for found in (dense, metrics)
+            ),
         )
         for name in metrics["test"]
     ]

@@ -48,15 +48,24 @@ def remote_code_difference(subject: Subject, folder: Path, python: str = sys.exe
 def observed_outside(folder: Path, inputs: Mapping[str, Tensor], python: str = sys.executable) -> dict[str, Tensor]:
     """What :mod:`upop_ray.deploy.outside` writes in a process of its own, with an empty cache of code.
 
-    :raises CheckpointError: the folder does not load there
+    :raises CheckpointError: the folder does not load there, or takes too long to
     """
     with tempfile.TemporaryDirectory(prefix="upop-outside-") as scratch:
         given, made = Path(scratch) / "inputs.safetensors", Path(scratch) / "outputs.safetensors"
         save_file({name: value.contiguous() for name, value in inputs.items()}, given)
         environment = os.environ | {"HF_MODULES_CACHE": f"{scratch}/modules", "HF_HUB_OFFLINE": "1"}
-        # isolated: modules beside the file, or named by the environment, are none of what it may import
-        command = [python, "-I", outside.__file__, str(folder.absolute()), str(given), str(made)]
-        ran = subprocess.run(command, env=environment, cwd=scratch, capture_output=True, text=True, timeout=_SECONDS)
+        # modules beside the file are none of what it may import; where torch and transformers are the environment says
+        command = [python, "-P", outside.__file__, str(folder.absolute()), str(given), str(made)]
+        try:
+            # a question to the user would be waited for, unseen
+            ran = subprocess.run(
+                command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_SECONDS
+            )
+        except subprocess.TimeoutExpired as error:
+            raise CheckpointError(
+                f"{folder}: was not loaded without upop_ray within {_SECONDS} s, so it is not exported; try again "
+                "on a machine that is less loaded"
+            ) from error
         if ran.returncode:
             raise CheckpointError(f"{folder}: does not load without upop_ray: {_error_of(ran.stderr)}")
         return load_file(made)

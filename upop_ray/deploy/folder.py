@@ -7,7 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from upop_ray.deploy.card import Contents, card
+from huggingface_hub import ModelCard
+from yaml import YAMLError
+
+from upop_ray.deploy.card import TAG, Contents, card
 from upop_ray.deploy.checks import remote_code_difference, stock_difference, write_onnx
 from upop_ray.deploy.licences import licence_of
 from upop_ray.deploy.onnx import require_onnx
@@ -36,6 +39,7 @@ class Wanted:
 def export(subject: Subject, target: Path, wanted: Wanted, overwrite: bool = False) -> Contents:
     """Write, check and only then show an export.
 
+    :param target: absolute
     :param overwrite: whether an earlier export may lie at ``target``; it is replaced
     :raises ConfigError: something else lies there, or what is wanted cannot be had
     :raises CheckpointError: it does not compute what the point's model does
@@ -56,14 +60,29 @@ def export(subject: Subject, target: Path, wanted: Wanted, overwrite: bool = Fal
 def require_free(target: Path, overwrite: bool) -> None:
     """Make sure that an export may be written to ``target``.
 
+    :param target: absolute
     :raises ConfigError: something lies there that is not to be replaced
     """
     if not target.exists():
         return
     if not overwrite:
         raise ConfigError("--to", f"{target} exists", "name another folder, or replace that export with --overwrite")
-    if not (target / _CARD).is_file() or not (target / "config.json").is_file():
-        raise ConfigError("--overwrite", f"{target} is no export (no config.json and card)", "name another folder")
+    if not _is_export(target):
+        problem = f"{target} is no export (a folder with config.json, a card with the tag {TAG}, and no .git)"
+        raise ConfigError("--overwrite", problem, "name another folder")
+    if Path.cwd().is_relative_to(target):
+        raise ConfigError("--to", f"{target} cannot be replaced from within", "run this in another folder")
+
+
+def _is_export(folder: Path) -> bool:
+    """Whether nothing is lost with a folder that cannot be exported again."""
+    if not (folder / "config.json").is_file() or (folder / ".git").exists():
+        return False
+    try:
+        tags = ModelCard((folder / _CARD).read_text()).data.to_dict().get("tags")  # type: ignore[no-untyped-call]
+    except (OSError, ValueError, TypeError, YAMLError):
+        return False
+    return TAG in (tags or ())
 
 
 def _sliced(subject: Subject, folder: Path, wanted: Wanted) -> Contents:

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from upop_ray.deploy.latency import Case, Latency, Row, row_of
 from upop_ray.deploy.latency_backends import BACKENDS, Runner, variant_of
 from upop_ray.deploy.latency_rounds import interleaved
+from upop_ray.errors import ConfigError
 from upop_ray.models.spec import ModelSpec
 
 
@@ -21,6 +22,7 @@ class Plan:
     """What is measured.
 
     :param seconds: of measuring a case, without warming up
+    :raises ConfigError: that is nothing
     """
 
     backends: tuple[str, ...]
@@ -28,6 +30,11 @@ class Plan:
     batches: tuple[int, ...]
     device: torch.device
     seconds: float
+
+    def __post_init__(self) -> None:
+        if not any(_cases(self)):
+            given = " ".join(self.precisions)
+            raise ConfigError("--precisions", f"onnx is measured in fp32, got {given}", "use fp32 or another backend")
 
 
 def measure(

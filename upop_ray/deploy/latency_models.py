@@ -1,6 +1,5 @@
 """The models to measure: a point of a store, or a folder, and the dense model to compare with."""
 
-import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -12,7 +11,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from upop_ray.data.checkpoints import resolve_checkpoint
-from upop_ray.deploy.subject import FAMILIES, Place, find_point
+from upop_ray.deploy.subject import FAMILIES, Place, find_point, read_config
 from upop_ray.errors import CheckpointError
 from upop_ray.models import MODELS
 from upop_ray.models.spec import ModelSpec, Source
@@ -71,12 +70,9 @@ def family_of(folder: Path) -> str:
 
     :raises CheckpointError: none can
     """
-    try:
-        config = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder}/config.json: missing or not readable, so this is no model folder") from error
-    model_type, architectures = config.get("model_type"), config.get("architectures") or []
-    names = [FAMILIES.get(model_type), _DENSE.get(model_type), *(_BLIPS.get(each) for each in architectures)]
+    config = read_config(folder)
+    model_type, architectures = str(config.get("model_type")), config.get("architectures") or []
+    names = [FAMILIES.get(model_type), _DENSE.get(model_type), *(_BLIPS.get(str(each)) for each in architectures)]
     found: str | None = next((name for name in names if name is not None), None)
     if found is None:
         raise CheckpointError(f"{folder}: no family of {', '.join(MODELS)} loads its model of type {model_type!r}")

@@ -114,11 +114,11 @@ def session(path: Path, threads: int = 0) -> Any:
 
 @torch.no_grad()
 def parity(graphs: Sequence[Graph], path: Path) -> float:
-    """Largest difference between the file at ``path`` and its module, of the largest output or of 1.
+    """Largest difference between the file at ``path`` and its module, of the largest output or of 1; NaN if any is.
 
     :param graphs: the same graph with the inputs to compare on
     """
-    runtime, worst = session(path), 0.0
+    runtime, differences = session(path), []
     # an input of which only the shape matters is none of the file's
     taken = {entry.name for entry in runtime.get_inputs()}
     for graph in graphs:
@@ -127,8 +127,8 @@ def parity(graphs: Sequence[Graph], path: Path) -> float:
         expected = graph.module(*graph.inputs.values())
         expected = (expected,) if isinstance(expected, Tensor) else expected
         largest = max(1.0, *(value.abs().max().item() for value in expected))
-        worst = max(worst, largest_difference(expected, found) / largest)
-    return worst
+        differences.append(largest_difference(expected, found) / largest)
+    return torch.tensor(differences, dtype=torch.float64).max().item()
 
 
 @contextmanager

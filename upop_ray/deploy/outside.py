@@ -46,7 +46,8 @@ def loaded(folder: str) -> tuple[Any, Any]:
 
     model = AutoModel.from_pretrained(folder, trust_remote_code=True, dtype=torch.float32)
     reads_text = hasattr(model.config, "text_config")
-    return model.eval(), (AutoProcessor if reads_text else AutoImageProcessor).from_pretrained(folder)
+    processor = AutoProcessor if reads_text else AutoImageProcessor
+    return model.eval(), processor.from_pretrained(folder, trust_remote_code=True)
 
 
 def main() -> None:

@@ -29,6 +29,8 @@ FAMILIES: Mapping[str, str] = {
     "upop_blip_nlvr": "blip_nlvr",
     "upop_blip_nlvr_dense": "blip_nlvr",
 }
+#: how each ``model_type`` of this package begins
+_OWN = "upop_"
 _POINT = re.compile(r"((?P<store>.+)/)?points/(?P<hash>[0-9a-f]+)(/model)?/?")
 _HASH = re.compile(r"[0-9a-f]{1,16}")
 _SHOWN = 5
@@ -126,14 +128,22 @@ def open_subject(point: str, store: str, scratch: Path) -> Subject:
     return Subject(family, folder, model, processor, place, manifest)
 
 
-def _family_of(folder: Path) -> str:
+def read_config(folder: Path) -> dict[str, Any]:
+    """The ``config.json`` of a model folder.
+
+    :raises CheckpointError: there is none
+    """
     try:
-        model_type = json.loads((folder / "config.json").read_text()).get("model_type")
-    except (OSError, ValueError, AttributeError) as error:
+        return dict(json.loads((folder / "config.json").read_text()))
+    except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(f"{folder}/config.json: missing or not readable, so this is no model folder") from error
-    if model_type not in FAMILIES:
-        raise CheckpointError(
-            f"{folder}: holds a model of type {model_type!r}, which transformers loads as it is; "
-            "give the folder model/ of a point"
-        )
-    return FAMILIES[model_type]
+
+
+def _family_of(folder: Path) -> str:
+    model_type = str(read_config(folder).get("model_type"))
+    if model_type in FAMILIES:
+        return FAMILIES[model_type]
+    problem, cure = "which transformers loads as it is", "give the folder model/ of a point"
+    if model_type.startswith(_OWN):
+        problem, cure = "which this version of upop_ray does not export", "use the version that made it"
+    raise CheckpointError(f"{folder}: holds a model of type {model_type!r}, {problem}; {cure}")

@@ -1,13 +1,15 @@
 """Reading checkpoints: transformers folders, and single files in the original formats by mapping their names."""
 
 import copy
+import json
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -19,16 +21,22 @@ from upop_ray.models.spec import Source
 
 Model = TypeVar("Model", bound=PreTrainedModel)
 
-#: what transformers and safetensors raise over a damaged or foreign folder
-UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, SafetensorError)
+#: what transformers and safetensors raise over a damaged or foreign folder, or over values of its config
+UNREADABLE = (
+    *(OSError, ValueError, RuntimeError, KeyError, SafetensorError),
+    *(StrictDataclassError, TypeError, AttributeError, ArithmeticError),
+)
+#: names of a folder's weights; of several parts an index tells which holds what
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 #: either holds a whole vocabulary
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model")
 _SHOWN = 3
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's text."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """The first line of an error's text, and the second where the first announces it."""
+    first, *others = (str(error).strip() or type(error).__name__).splitlines()
+    return f"{first} {others[0].strip()}" if first.endswith(":") and others else first
 
 
 def read_model_type(path: Path, model_types: tuple[str, ...]) -> str:
@@ -65,11 +73,37 @@ def load_folder(target: type[PreTrainedModel], path: Path, model_types: tuple[st
     """
     read_model_type(path, model_types)
     try:
-        model, report = target.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
+        # mismatched sizes are told below, by their names, which transformers' error leaves out
+        model, report = target.from_pretrained(
+            path, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+        )
     except UNREADABLE as error:
         raise CheckpointError(f"model.path: cannot load {path}: {first_line(error)}") from error
     _require_whole(path, report["missing_keys"], report["unexpected_keys"])
+    _require_shapes(path, sorted(report["mismatched_keys"]))
     return model.eval()  # type: ignore[no-any-return]
+
+
+def load_folder_state(path: Path) -> dict[str, Tensor]:
+    """Tensors by name of a transformers folder, in one file or in parts, as :func:`load_file_state` reads them.
+
+    :raises CheckpointError: the folder holds no weights, or a part is missing or cannot be read
+    """
+    for name in _WEIGHTS:
+        index = path / f"{name}.index.json"
+        parts = [path / name] if (path / name).is_file() else _parts(index) if index.is_file() else []
+        if parts:
+            return {key: value for part in parts for key, value in load_file_state(part).items()}
+    others = sorted(file.name for file in path.iterdir() if file.suffix not in (".json", ".txt"))
+    raise CheckpointError(f"model.path: {path} holds no {' or '.join(_WEIGHTS)}, whole or in parts, but {others}")
+
+
+def _parts(index: Path) -> list[Path]:
+    try:
+        names = set(json.loads(index.read_text())["weight_map"].values())
+    except UNREADABLE as error:
+        raise CheckpointError(f"model.path: cannot read {index}: {first_line(error)}") from error
+    return [index.parent / str(name) for name in sorted(names)]
 
 
 def load_file_state(path: Path) -> dict[str, Tensor]:
@@ -108,11 +142,7 @@ def load_named(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> Non
     missing = [name for name in own if name not in state and name not in aliases]
     unexpected = [name for name in state if name not in own]
     _require_whole(path, missing, unexpected)
-    for name, value in state.items():
-        if value.shape != own[name].shape:
-            raise CheckpointError(
-                f"model.path: {path} does not fit: {name} is {tuple(value.shape)}, expected {tuple(own[name].shape)}"
-            )
+    _require_shapes(path, [(k, v.shape, own[k].shape) for k, v in state.items() if v.shape != own[k].shape])
     model.load_state_dict(dict(state), strict=False)
 
 
@@ -204,3 +234,10 @@ def _require_whole(path: Path, missing: Any, unexpected: Any) -> None:
             f"model.path: {path} does not fit its config; missing {sorted(missing)[:_SHOWN]}, "
             f"unexpected {sorted(unexpected)[:_SHOWN]}"
         )
+
+
+def _require_shapes(path: Path, mismatched: Sequence[tuple[str, torch.Size, torch.Size]]) -> None:
+    """:param mismatched: name, shape in the checkpoint, and shape that the model has"""
+    if mismatched:
+        told = (f"{name} is {tuple(found)}, expected {tuple(own)}" for name, found, own in mismatched[:_SHOWN])
+        raise CheckpointError(f"model.path: {path} does not fit: {'; '.join(told)}")

@@ -13,8 +13,8 @@ from upop_ray.pruning.site import Keep, Site, kept_counts
 
 SlicedModel = TypeVar("SlicedModel", bound=PreTrainedModel)
 
-#: entries of a config that belong to the class it came from
-_OF_THE_CLASS = ("model_type", "architectures", "kept_units", "transformers_version")
+#: entries of a config that belong to the class it came from, or to the files beside it
+_OF_THE_CLASS = ("model_type", "architectures", "auto_map", "kept_units", "transformers_version")
 
 
 def settings_of(config: PreTrainedConfig) -> dict[str, Any]:

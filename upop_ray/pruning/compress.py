@@ -72,5 +72,10 @@ def _replace(model: nn.Module, slot: Slot, in_features: int | None = None, out_f
 
 @torch.no_grad()
 def largest_difference(first: tuple[Tensor, ...], second: tuple[Tensor, ...]) -> float:
-    """Largest absolute difference over pairs of outputs: the proof that sliced equals masked."""
-    return max((a.double() - b.double()).abs().max().item() for a, b in zip(first, second, strict=True))
+    """Largest absolute difference over pairs of outputs: the proof that sliced equals masked.
+
+    It is NaN where any output is.
+    """
+    # torch's maximum keeps NaN, Python's drops one that is not the first
+    largest = [(a.double() - b.double()).abs().max().cpu() for a, b in zip(first, second, strict=True)]
+    return torch.stack(largest).max().item()

@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from upop_ray.config import Search
-from upop_ray.errors import BudgetError
+from upop_ray.errors import BudgetError, UpopError
 from upop_ray.models.spec import ModelSpec
 from upop_ray.pruning.compress import largest_difference
 from upop_ray.pruning.cost import removable_cost, removed_cost
@@ -44,6 +44,7 @@ def proven_slice(prepared: Prepared, keep: Keep, weights: Mapping[str, Tensor]) 
 
     :param weights: of the dense model's shape, as they were searched
     :returns: the sliced model, and the largest difference
+    :raises UpopError: the weights give outputs that are not finite, so nothing can be proved
     """
     spec = prepared.spec
     masked = copy.deepcopy(prepared.model)
@@ -60,7 +61,12 @@ def _difference(spec: ModelSpec, masked: PreTrainedModel, sliced: PreTrainedMode
     with torch.no_grad():
         reference = spec.outputs(masked.eval(), example)
         difference = largest_difference(reference, spec.outputs(sliced, example))
-    # rounding grows with what is computed: logits of 4 of a published Segmenter are exact to 1e-5
-    if difference > EXACTNESS_TOLERANCE * max(1.0, *(output.abs().max().item() for output in reference)):
+    if not all(output.isfinite().all() for output in reference):
+        raise UpopError(
+            "the masked model gives outputs that are not finite; lower search.learning_rate, use precision: fp32, or "
+            "look at the weights of model.path"
+        )
+    # rounding grows with what is computed: logits of 4 of a published Segmenter are exact to 1e-5; also where NaN
+    if not difference <= EXACTNESS_TOLERANCE * max(1.0, *(output.abs().max().item() for output in reference)):
         raise AssertionError(f"the sliced model differs from the masked one by {difference:.2e}: a defect of upop_ray")
     return difference

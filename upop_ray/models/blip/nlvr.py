@@ -15,8 +15,8 @@ from upop_ray.models.blip.layers import TextStack, text_sites, vision_sites, vis
 from upop_ray.models.blip.names import blip_checkpoint
 from upop_ray.models.blip.twins import IMAGES, BlipNlvr, BlipNlvrConfig
 from upop_ray.models.loading import (
-    load_file_state,
     load_folder,
+    load_folder_state,
     load_named,
     load_processor,
     read_model_type,
@@ -90,7 +90,7 @@ def _from_folder(path: Path) -> PreTrainedModel:
     types = (BlipNlvrConfig.model_type, SlicedBlipNlvrConfig.model_type, BlipConfig.model_type)
     if read_model_type(path, types) != BlipConfig.model_type:
         return load_folder(AutoModel, path, types)
-    state = load_file_state(path / "model.safetensors")
+    state = load_folder_state(path)
     towers = [name for name in state if name.startswith(("vision_model.", "text_encoder."))]
     kept = {name: state[name] for name in towers if not name.endswith("position_ids")}
     return nlvr_of_blip(BlipConfig.from_pretrained(path), kept, path)
