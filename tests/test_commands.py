@@ -5,14 +5,20 @@ import io
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.reporting.results import Made, row
 from tests.tiny import tiny_values
 from upop_ray import run, sweep
-from upop_ray.terminal import guarded
+from upop_ray.config import parse
+from upop_ray.distributed.controller import SweepResult
+from upop_ray.reporting.table import points_table
+from upop_ray.store import PointPaths, Store
+from upop_ray.terminal import console, guarded
 
 
 def command(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -56,7 +62,10 @@ def test_bad_input_is_one_line(experiment: Path, override: str, words: list[str]
 
 @pytest.mark.parametrize(
     ("rule", "words"),
-    [("search.pace: {uniform: [0.0, 1.0]}", "search.pace"), ("replica.workers: {choice: [1, 2]}", "for the whole sweep")],
+    [
+        ("search.pace: {uniform: [0.0, 1.0]}", "search.pace"),
+        ("replica.workers: {choice: [1, 2]}", "for the whole sweep"),
+    ],
 )
 def test_a_space_that_cannot_be_drawn_from_is_refused_before_anything_starts(
     experiment: Path, rule: str, words: str
@@ -90,3 +99,23 @@ def test_run_computes_a_point_and_a_second_time_shows_it(experiment: Path) -> No
     second = command("run", str(experiment), "search.ratio=0.4")
     assert second.returncode == 0 and "search   " not in second.stdout
     assert second.stdout.splitlines()[-6:] == first.stdout.splitlines()[-6:]
+
+
+@pytest.mark.parametrize("folder", ["results[old]", "data/[/x]"])
+def test_paths_are_printed_as_they_are(folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What looks like markup is none."""
+    store = Store(str(tmp_path / folder))
+    sweep.show(parse({"store": store.uri}), SweepResult([], 0, 0, False, 1.0))
+    assert f"models: {store.uri}/points\n" in capsys.readouterr().out
+    scores = {"validation": {"r_mean": 1.0}, "test": {"r_mean": 1.0}}
+    size = {"parameters": 1, "macs": 1}
+    manifest = {"headline": "r_mean", "dense": scores | size, "metrics": scores, **size}
+    manifest |= {"settings": {"search": {"method": "upop"}}, "checks": {"masked_vs_sliced": 0.0}}
+    run._report(manifest | {"budget": {"asked": 0.5, "of": "params", "achieved": 0.5}}, store, PointPaths("hash"))
+    assert f"{store.uri}/points/hash/model\n" in capsys.readouterr().out
+    point = row(Made("upop", 0.5, 0, 50.0, drawn={"model.path": "a[/x]"}))
+    assert point.manifest is not None
+    manifest = {**point.manifest, "budget": {"achieved": 0.5}, "seconds": {}}
+    with console.capture() as shown:
+        console.print(points_table([replace(point, manifest=manifest)]))
+    assert "path=a[/x]" in shown.get()

@@ -269,6 +269,9 @@ def test_the_command_line_counts_for_every_ratio(tmp_path: Path) -> None:
     high = at_ratio(load(file, ["search.epochs=2"]), 0.75)
     assert (high.search.epochs, high.retrain.epochs) == (2, 9)
     assert at_ratio(load(file, ["retrain={epochs: 3}"]), 0.75).retrain.epochs == 3
+    # one of several shares that are one setting
+    file.write_text(yaml.safe_dump({"sweep": {"by_ratio": {0.75: {"search.floors": {"vision": 0.1, "cross": 0.2}}}}}))
+    assert at_ratio(load(file, ["search.floors.vision=0.3"]), 0.75).search.floors == {"vision": 0.3, "cross": 0.2}
 
 
 @pytest.mark.parametrize(
@@ -278,10 +281,25 @@ def test_the_command_line_counts_for_every_ratio(tmp_path: Path) -> None:
         ({"search.epochs": 0}, "search.epochs"),
         ({"search.method": "mask"}, "sweep.by_ratio.0.75.search.method"),
         ({"replica.workers": 2}, "sweep.by_ratio.0.75.replica.workers"),
+        # what is not named in a group would be reset to its default
+        ({"search": {"epochs": 8}}, "sweep.by_ratio.0.75.search"),
+        ({"search.penalty": {"mlp": 1.0}}, "sweep.by_ratio.0.75.search.penalty"),
+        ({"task": {}}, "sweep.by_ratio.0.75.task"),
     ],
 )
 def test_what_cannot_differ_by_ratio_is_refused(settings: dict[str, Any], field: str) -> None:
     message_of(lambda: parse({"sweep": {"by_ratio": {0.75: settings}}}), field)
+
+
+def test_a_group_by_ratio_says_what_to_write() -> None:
+    values = {"sweep": {"by_ratio": {0.75: {"search": {"epochs": 8}}}}}
+    assert message_of(lambda: parse(values), "sweep.by_ratio.0.75.search").endswith("; write search.epochs: 8")
+
+
+@pytest.mark.parametrize("value", ["{0.5: 3}", "3", "{0.5: [search.epochs]}"])
+def test_what_is_no_settings_by_ratio_is_refused(value: str) -> None:
+    with pytest.raises(ConfigError, match=r"^sweep\.by_ratio"):
+        load(overrides=[f"sweep.by_ratio={value}", "search.epochs=2"])
 
 
 def test_a_published_point_is_there_once_for_a_source() -> None:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +24,6 @@ REPOSITORY = Path(__file__).parents[1]
 _STARTS = r"(?:FSSPEC_S3\S* \S+ )?(?:make|python -m|ray job submit|tensorboard|pip install|\. \.venv)"
 #: parts of commands whose test is elsewhere, or that would change this machine: they need more than a store
 ELSEWHERE = {
-    "make sweep": "the command behind it is here",
     "make test": "this runs in it",
     "make chaos": "tests/chaos",
     "make cluster-up": "tests/cluster/test_local.py",
@@ -55,9 +54,18 @@ def commands() -> list[str]:
     return [line for line in dict.fromkeys([*lines, *spans]) if re.match(_STARTS, line)]
 
 
+def python_blocks() -> list[str]:
+    """Blocks of Python."""
+    return re.findall(r"^```python\n(.*?)^```", (REPOSITORY / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+
+
+#: the first commands, which take minutes on the built-in experiment: here a smaller one is in its place
+FIRST = ("python -m upop_ray.sweep", "make sweep")
+
+
 def elsewhere(command: str) -> str | None:
-    if command == "python -m upop_ray.sweep":
-        return "the built-in experiment takes minutes; tests/distributed/test_sweep.py runs a smaller one"
+    if command in FIRST:
+        return "test_the_first_commands_run_the_builtin_experiment"
     return next((why for part, why in ELSEWHERE.items() if part in command), None)
 
 
@@ -67,6 +75,14 @@ HERE = [command for command in commands() if elsewhere(command) is None]
 def test_the_readme_has_the_commands_that_users_need() -> None:
     modules = {match[1] for command in commands() if (match := re.search(r"python -m (upop_ray[\w.]*)", command))}
     assert {f"upop_ray.{name}" for name in ("sweep", "run", "plan", "report", "export", "bench", "doctor")} <= modules
+
+
+def test_what_is_said_to_be_elsewhere_is_there() -> None:
+    files = [word for why in ELSEWHERE.values() for word in why.split() if "/" in word]
+    assert files and [file for file in files if not (REPOSITORY / file).exists()] == []
+    said = commands()
+    assert [part for part in ELSEWHERE if not any(part in command for command in said)] == []
+    assert set(FIRST) < set(said)
 
 
 @pytest.mark.parametrize("command", [command for command in commands() if command.startswith("make ")])
@@ -93,7 +109,7 @@ class Place:
         return shlex.split(command)
 
     def run(self, arguments: list[str]) -> subprocess.CompletedProcess[str]:
-        assert arguments[:2] == ["python", "-m"]
+        assert arguments[0] == "python"
         line = [sys.executable, *arguments[1:]]
         return subprocess.run(
             line, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=600, check=False
@@ -140,6 +156,35 @@ def test_commands_do_what_they_say(command: str, place: Place) -> None:
     done = place.run(arguments)
     assert done.returncode == 0, f"{arguments}\n{done.stdout}\n{done.stderr}"
     assert "Traceback" not in done.stderr and done.stdout.strip()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", python_blocks())
+def test_python_runs(code: str, place: Place) -> None:
+    assert "HASH" in code
+    done = place.run(["python", "-c", code.replace("HASH", place.names["HASH"]) + "print(type(model).__name__)"])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["SlicedCLIPModel"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", FIRST)
+def test_the_first_commands_run_the_builtin_experiment(command: str, place: Place) -> None:
+    """In a checkout whose built-in experiment is a tiny one."""
+    checkout = place.folder / "checkout"
+    if not checkout.exists():
+        (checkout / "experiments").mkdir(parents=True)
+        (checkout / "upop_ray").symlink_to(REPOSITORY / "upop_ray")
+        values = tiny_values(place.folder, name="builtin_clip", store="results", sweep={"ratios": [0.4]})
+        (checkout / "experiments" / "builtin_clip.yaml").write_text(yaml.safe_dump(values))
+    if command == "make sweep":
+        shown = subprocess.run(["make", "-n", "sweep"], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+        (command,) = [line for line in shown.stdout.splitlines() if "-m upop_ray" in line]
+    here = replace(place, folder=checkout, environment=place.environment | {"PYTHONPATH": str(checkout)})
+    done = here.run(["python", *shlex.split(command)[1:]])
+    assert done.returncode == 0, done.stderr
+    assert f"models: {checkout}/results/points" in done.stdout and "1 points finished" in done.stdout
+    assert (checkout / "results" / "sweeps" / "builtin_clip" / "experiment.yaml").exists()
 
 
 @pytest.mark.slow

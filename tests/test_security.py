@@ -51,13 +51,37 @@ def test_nothing_runs_what_a_file_says() -> None:
         ("store", "s3://AKIA:TOPSECRET@bucket/x"),
         ("data.path", "https://TOPSECRET@host/data"),
         ("model.path", "s3://u:TOPSECRET@b/m"),
+        # base64 has slashes
+        ("store", "s3://AKIA:TOPSECRET/TOPSECRET@bucket/x"),
+        ("data.path", "s3://AKIA:1/TOPSECRET@bucket/x"),
+        ("model.path", "https://AKIA:TOPSECRET/1@host:9000/m"),
+        ("sweep.space", "{model.path: {choice: [builtin:clip, 's3://AKIA:TOP/SECRET@bucket/m']}}"),
+        ("replica.deepspeed", "{comment: [['s3://AKIA:TOPSECRET@bucket']]}"),
+        # which is no YAML
+        ("store", "[s3://AKIA:TOPSECRET@bucket/x"),
+        ("data.columns", "{'s3://AKIA:TOPSECRET@bucket': x}"),
     ],
 )
 def test_credentials_in_settings_are_refused_and_not_repeated(field: str, value: str) -> None:
-    with pytest.raises(ConfigError, match=f"^{field}: its address holds credentials; give them in the env") as caught:
+    with pytest.raises(ConfigError, match=f"^{field}.*: its address holds credentials; give them in the env") as caught:
         load(None, [f"{field}={value}"])
-    assert "TOPSECRET" not in str(caught.value) and "AKIA" not in str(caught.value)
-    assert parse({"store": "s3://bucket/a@b"}).store == "s3://bucket/a@b"
+    assert "SECRET" not in str(caught.value) and "AKIA" not in str(caught.value)
+
+
+def test_credentials_in_a_file_are_refused_and_in_its_address(tmp_path: Path) -> None:
+    file = tmp_path / "experiment.yaml"
+    file.write_text("sweep: {space: {model.path: {choice: ['s3://AKIA:TOP/SECRET@bucket/m']}}}")
+    for path in (file, "s3://AKIA:TOP/SECRET@bucket/e.yaml"):
+        with pytest.raises(ConfigError, match="holds credentials") as caught:
+            load(path)
+        assert "SECRET" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "address", ["s3://bucket/a@b", "s3://bucket/a:b@c", "http://host:9000/a@b", "https://host/x: mail a@b"]
+)
+def test_addresses_without_credentials_are_settings(address: str) -> None:
+    assert parse({"data": {"path": address}}).data.path == address
 
 
 @pytest.mark.slow

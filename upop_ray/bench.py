@@ -151,7 +151,7 @@ def _dense(options: argparse.Namespace, found: "Target") -> "list[PreTrainedMode
 
 
 def _say(case: "Case") -> None:
-    console.print(f"measuring {case.backend} {case.precision} batch {case.batch}", markup=False)
+    console.print(f"measuring {case.backend} {case.precision} batch {case.batch}")
 
 
 def _silent(case: "Case") -> None:

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 _HELP = """\
 Report what the sweeps of a store found: one page that works offline (report.html), its pictures as PNG and SVG
-(figures/), and all points as points.csv and points.parquet. Several sweeps are compared on one page.
+(figures/), all points as points.csv and points.parquet, and what they cost as costs.csv. Several sweeps are compared
+on one page.
 
 With a limit, name the point to take instead: under --max-drop the smallest model, otherwise the one that is best on
 validation. Limits may be combined. Validation alone chooses; the test metric is printed, and chooses nothing."""
@@ -35,7 +36,8 @@ _LETTERS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    options = _parser().parse_args(arguments)
+    # options may stand before the names of sweeps too
+    options = _parser().parse_intermixed_args(arguments)
     # what reads stores takes a second to import, which --help need not wait for
     from upop_ray.reporting.recommend import Limits
     from upop_ray.store import Store
@@ -57,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     lines, found = advise(store, options.sweeps, limits)
     for line in lines:
-        console.print(line, markup=False)
+        console.print(line)
     return 0 if found else 1
 
 
@@ -121,8 +123,8 @@ def _report(store: "Store", sweeps: Sequence[str], to: str | None) -> int:
 
     target = Store(to or default_target(store), _PATIENCE)
     points = write_report(store, sweeps, target)
-    console.print(f"report of {points} finished points: {target.path(PAGE)}", markup=False)
-    console.print(f"with it: {FIGURES}/*.png and *.svg, points.csv, points.parquet", markup=False)
+    console.print(f"report of {points} finished points: {target.path(PAGE)}")
+    console.print(f"with it: {FIGURES}/*.png and *.svg, points.csv, points.parquet, costs.csv")
     return 0
 
 

@@ -65,7 +65,7 @@ def show(experiment: Experiment, result: "SweepResult") -> None:
         console.print()
         console.print(by_seed)
     for line in (*unfinished_lines(result.rows), *warning_lines(result.rows)):
-        console.print(line, markup=False)
+        console.print(line)
     store = Store(experiment.store)
     console.print()
     finished = sum(1 for row in result.rows if row.state == "finished")
@@ -73,7 +73,7 @@ def show(experiment: Experiment, result: "SweepResult") -> None:
     console.print(f"{finished} points finished, {result.reused} of them before this run; {took}")
     ledger = read_ledger(store, experiment.name, result.rows, since=time.time() - result.seconds)
     for line in cost_lines(ledger, experiment.sweep.price):
-        console.print(line, markup=False)
+        console.print(line)
     if result.interrupted:
         console.print("interrupted: the same command goes on from the last checkpoints")
     console.print(f"models: {store.path('points')}")

@@ -12,7 +12,8 @@ from upop_ray.errors import UpopError
 USER_ERROR = 2
 #: columns of tables in a file or pipe, which have no width of their own
 _FILE_WIDTH = 160
-console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _FILE_WIDTH)
+# no markup: paths and errors may have brackets
+console = Console(markup=False, highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _FILE_WIDTH)
 
 
 def split_arguments(first: str | None, rest: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -64,7 +65,7 @@ class LiveView:
         """Print a line that has not been printed before."""
         if line not in self._said:
             self._said.add(line)
-            console.print(line, markup=False)
+            console.print(line)
 
 
 class PhaseBars:

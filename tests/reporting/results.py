@@ -10,6 +10,8 @@ from typing import Any
 import yaml
 
 from tests.tiny import tiny_experiment
+from upop_ray.config import Experiment, at_ratio, parse, replaced
+from upop_ray.identity import point_settings
 from upop_ray.reporting.candidates import Candidate, candidates
 from upop_ray.reporting.points import PointRow
 from upop_ray.reporting.sweeps import SweepResults
@@ -64,12 +66,14 @@ _HASHES = itertools.count(1)
 def write_sweep(store: Store, real: Template, name: str, points: Sequence[Made], **settings: Any) -> list[str]:
     """A sweep of points as if they had been computed; returns their hashes."""
     header = "".join(f"# {package} {version}\n" for package, version in versions().items())
-    experiment = {**real.experiment, "name": name, **settings}
-    store.write(SweepPaths(name).experiment, (header + yaml.safe_dump(experiment)).encode())
-    return [_write_point(store, real, name, point) for point in points]
+    experiment = parse({**real.experiment, "name": name, **settings})
+    asked = yaml.safe_dump(experiment.model_dump(mode="json"))
+    store.write(SweepPaths(name).experiment, (header + asked).encode())
+    return [_write_point(store, real, experiment, point) for point in points]
 
 
-def _write_point(store: Store, real: Template, sweep: str, point: Made) -> str:
+def _write_point(store: Store, real: Template, experiment: Experiment, point: Made) -> str:
+    sweep = experiment.name
     address = f"{next(_HASHES):016x}"
     cell = {"method": point.method, "ratio": point.ratio, "seed": point.seed}
     member = {"schema_version": 1, "hash": address, "cell": cell, "draw": point.draw, "drawn": dict(point.drawn)}
@@ -77,7 +81,9 @@ def _write_point(store: Store, real: Template, sweep: str, point: Made) -> str:
     store.write_json(f"{SweepPaths(sweep).members}/{address}.json", content)
     if point.validation is not None:
         store.write(PointPaths(address).metrics, real.metrics)
-        store.write_json(PointPaths(address).manifest, _manifest(real, sweep, address, point))
+        own = {"search.ratio": point.ratio, "search.method": point.method, "seed": point.seed, **point.drawn}
+        settings = point_settings(replaced(at_ratio(experiment, point.ratio), own))
+        store.write_json(PointPaths(address).manifest, _manifest(real, sweep, address, point) | {"settings": settings})
     return address
 
 

@@ -4,6 +4,7 @@ import math
 import random
 
 from tests.reporting.results import Made, row
+from upop_ray.reporting.draw_charts import slice_chart
 from upop_ray.reporting.draws import DRAWS, importances
 from upop_ray.reporting.sweeps import SweepResults
 
@@ -41,3 +42,21 @@ def test_equal_draws_tell_nothing() -> None:
     rows = [row(Made("upop", 0.5, 0, 50.0, draw=d, drawn={"batch_size": 8 * (1 + d % 2)})) for d in range(DRAWS)]
     (found,) = importances(SweepResults("sweep", rows, {"sweep": {"space": SPACE}}, {}, None))
     assert not found.shares and "gave the same" in found.reason
+
+
+def test_choices_may_be_lists() -> None:
+    """Which no set takes; one of two decides."""
+    space = {"optimizer.betas": {"choice": [[0.9, 0.98], [0.9, 0.999]]}, "batch_size": {"choice": [8, 16]}}
+    rows = []
+    for draw in range(2 * DRAWS):
+        drawn = {"optimizer.betas": [0.9, (0.98, 0.999)[draw % 2]], "batch_size": (8, 16)[draw // 2 % 2]}
+        rows.append(row(Made("upop", 0.5, 0, 50.0 + draw % 2, draw=draw, drawn=drawn)))
+    results = SweepResults("sweep", rows, {"sweep": {"space": space}}, {}, None)
+    (found,) = importances(results)
+    assert found.shares["optimizer.betas"] > 0.9
+    draws = [
+        {"value": r.drawn["optimizer.betas"], "score": 1.0, "ratio": 0.5, "method": "upop", "seed": 0} for r in rows
+    ]
+    # names of settings may have slashes, names of files not
+    chart = slice_chart("search.floors.language/attention", draws, "choice", "r_mean")
+    assert set(chart.files()) == {f"draws-search.floors.language-attention.{kind}" for kind in ("svg", "png")}

@@ -1,5 +1,6 @@
 """The HParams page, by what TensorBoard's own plugin reads from a sweep's folder."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,3 +66,28 @@ def test_what_is_there_is_not_written_again_unless_other_settings_are_varied(sto
     assert store.read(name) == bytes(before[name])
     Comparison(store, "s", ["retrain.learning_rate"]).begin(rows)
     assert store.sizes("sweeps/s/tensorboard")[name] > before[name]
+
+
+def test_a_point_of_other_settings_leaves_its_name_to_the_new_one(tmp_path: Path) -> None:
+    """What a sweep has computed, and then its settings are changed, once and back again."""
+    store = Store(str(tmp_path))
+    old, new = (replace(finished(Made("upop", 0.5, 0, score)), hash=hash) for hash, score in (("a", 50.0), ("b", 40.0)))
+    run = f"sweeps/s/tensorboard/points/{old.label}"
+    store.write(f"{run}/events.out.tfevents.1.of-the-old-point", b"")
+    Comparison(store, "s", []).begin([old])
+    assert len(store.list(run)) == 2
+    # nothing is known of the new point when the sweep begins; then it is begun, and finished
+    Comparison(store, "s", []).begin([])
+    assert not store.list(run)
+    store.write(f"{run}/events.out.tfevents.2.of-the-new-point", b"")
+    unfinished = replace(new, manifest=None, state="proposed")
+    comparison = Comparison(store, "s", [])
+    comparison.begin([unfinished])
+    comparison.add(new)
+    Comparison(store, "s", []).begin([new])
+    assert len(store.list(run)) == 2
+    Comparison(store, "s", []).begin([old])
+    assert len(store.list(run)) == 1
+    _, sessions = page(tmp_path / "sweeps" / "s" / "tensorboard")
+    (found,) = sessions.values()
+    assert 50.0 in [value.value for value in found.metric_values]

@@ -57,11 +57,17 @@ def test_the_nearest_misses_least_in_the_range_of_all() -> None:
     assert both.nearest is not None and (both.nearest.method, both.nearest.ratio) == ("upop", 0.5)
 
 
-def test_latency_counts_where_it_was_measured() -> None:
+def test_latency_is_that_of_the_point_that_is_taken() -> None:
     found = offers(*POINTS)
     by_ratio: dict[tuple[str, float], Candidate] = {(offer.method, offer.ratio): offer for offer in found}
-    # one seed of upop at 0.5, and the smallest
-    times = {by_ratio["upop", 0.5].rows[1].hash: 8.0, by_ratio["upop", 0.75].taken.hash: 4.0}
-    assert chosen(recommend(found, Limits(latency=10.0), times)) == ("upop", 0.5)
-    assert chosen(recommend(found, Limits(latency=5.0), times)) == ("upop", 0.75)
-    assert recommend(found, Limits(latency=3.0), times).nearest is by_ratio["upop", 0.75]
+    half, small = by_ratio["upop", 0.5], by_ratio["upop", 0.75]
+    best, other = half.taken.hash, half.rows[1].hash
+    assert best != other
+    # the other seed would pull the mean below the limit
+    times = {best: 12.0, other: 6.0, small.taken.hash: 4.0}
+    assert chosen(recommend(found, Limits(latency=10.0), times)) == ("upop", 0.75)
+    assert chosen(recommend(found, Limits(latency=12.0), times)) == ("upop", 0.5)
+    assert recommend(found, Limits(latency=3.0), times).nearest is small
+    # what was not measured is within no limit
+    assert chosen(recommend(found, Limits(latency=10.0), {other: 6.0, small.taken.hash: 4.0})) == ("upop", 0.75)
+    assert recommend(found, Limits(latency=10.0), {other: 6.0}) == Recommendation(None, None, 0, "")

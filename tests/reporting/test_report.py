@@ -1,6 +1,7 @@
 """``python -m upop_ray.report`` as a user types it."""
 
 import io
+import json
 import re
 import time
 import xml.etree.ElementTree
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
@@ -30,8 +32,6 @@ def test_a_report_is_a_page_with_its_pictures_and_rows(real: Template, tmp_path:
     store = Store(str(tmp_path / "store"))
     hashes = write_sweep(store, real, "one", POINTS)
     target = tmp_path / "out"
-    (target / "figures").mkdir(parents=True)
-    (target / "figures" / "curve-of-another-report.png").touch()
     assert report.main([store.uri, "--to", str(target)]) == 0
     page = (target / "report.html").read_text()
     assert all(point in page for point in hashes) and "&lt;/script&gt;&lt;b&gt;no memory" in page
@@ -46,10 +46,78 @@ def test_a_report_is_a_page_with_its_pictures_and_rows(real: Template, tmp_path:
     assert by_hash[hashes[0]]["model"] == store.path(PointPaths(hashes[0]).model)
     figures = {path.name for path in (target / "figures").iterdir()}
     assert {"curve-test-by-macs.png", "frontier.svg", "kept-shares-one.png"} < figures
-    assert "curve-of-another-report.png" not in figures
+    # what each site keeps, and what it cost, which the ledger has by part
+    kept = {name: value for name, value in by_hash[hashes[0]].items() if name.startswith("kept/")}
+    assert kept == {f"kept/{site}": units for site, units in real.manifest["kept_units"].items()}
+    as_text = pyarrow.csv.ConvertOptions(column_types={"hash": pa.string()})
+    table = pyarrow.csv.read_csv(target / "costs.csv", convert_options=as_text)
+    costs = {row["hash"]: row for row in table.to_pylist()}
+    # a worker with one CPU, for the time that its manifest has
+    hours = pytest.approx(sum(real.manifest["seconds"].values()) / 3600)
+    assert by_hash[hashes[0]]["cpu_hours"] == costs[hashes[0]]["cpu_hours.spent"] == hours
+    assert by_hash[hashes[0]]["gpu_hours"] == 0.0 and costs[""]["point"] == "idle"
+    assert {f"cpu_hours.{part}" for part in ("search", "lost", "saved", "idle")} < costs[""].keys()
     with Image.open(io.BytesIO((target / "figures" / "frontier.png").read_bytes())) as picture:
         assert picture.width > 1000
     xml.etree.ElementTree.parse(target / "figures" / "curve-validation-by-parameters.svg")
+
+
+def test_a_report_removes_the_figures_of_an_earlier_one_and_nothing_else(real: Template, tmp_path: Path) -> None:
+    store, target = Store(str(tmp_path / "store")), tmp_path / "paper"
+    for name in ("one", "two"):
+        write_sweep(store, real, name, POINTS[:1])
+    own = [target / "figures" / "overview.png", target / "figures" / "raw" / "data.csv", target / "notes.txt"]
+    for file in own:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("mine")
+    assert report.main([store.uri, "--to", str(target)]) == 0
+    assert (target / "figures" / "kept-shares-two.svg").exists()
+    assert report.main([store.uri, "one", "--to", str(target)]) == 0
+    assert (target / "figures" / "kept-shares-one.svg").exists()
+    assert not (target / "figures" / "kept-shares-two.svg").exists()
+    assert [file.read_text() for file in own] == ["mine"] * 3
+    for content in ("{}", '["../store"]', "[1]", "no json"):
+        (target / "report.figures.json").write_text(content)
+        assert "report.figures.json" in refused(report.main, store.uri, "--to", str(target))
+
+
+def test_options_may_stand_before_the_names_of_sweeps(
+    real: Template, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(str(tmp_path))
+    write_sweep(store, real, "one", POINTS)
+    write_sweep(store, real, "two", POINTS)
+    assert report.main([store.uri, "--max-drop", "6", "two"]) == 0
+    assert "take   two: upop" in capsys.readouterr().out
+    assert "no sweep 'three'" in refused(report.main, store.uri, "--watch", "three")
+
+
+def test_what_is_no_sweep_is_left_out_and_what_is_broken_is_named(real: Template, tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    (point,) = write_sweep(store, real, "one", POINTS[:1])
+    (tmp_path / "sweeps" / "other").mkdir()
+    (tmp_path / "sweeps" / "a[b]").mkdir()
+    store.write("sweeps/notes.txt", b"mine")
+    assert report.main([store.uri, "--max-drop", "6"]) == 0
+    experiment, member, manifest = (
+        *(f"sweeps/one/{name}" for name in ("experiment.yaml", f"points/{point}.json")),
+        PointPaths(point).manifest,
+    )
+    found = store.read_json(manifest)
+    broken = {
+        experiment: [b"a: [1", b"- one", b"\xff", b"sweep: 3", b"sweep: {price: {cpu_hour: cheap}}", b"replica: [1]"],
+        member: [b"{}", b"[]", b"{", b'{"cell": 3}'],
+        manifest: [b"{}", b"[]", b"null", json.dumps(found | {"metrics": {}}).encode()],
+    }
+    for name, contents in broken.items():
+        before = store.read(name)
+        for content in contents:
+            store.write(name, content)
+            if content != b"null":
+                assert name in refused(report.main, store.uri, "--max-drop", "6"), content
+        store.write(name, before)
+    store.write("sweeps/one/progress.json", b"{}")
+    assert "sweeps/one/progress.json" in refused(report.main, store.uri, "--watch")
 
 
 @pytest.mark.slow
@@ -98,9 +166,7 @@ def test_bad_input_is_one_line(tmp_path: Path, real: Template) -> None:
     }
     for line, words in lines.items():
         assert all(word in line for word in words), line
-    (point,) = write_sweep(store, real, "other", POINTS[:1])
-    manifest = store.read_json(PointPaths(point).manifest)
-    store.write_json(PointPaths(point).manifest, manifest | {"settings": {"data": {"path": "elsewhere"}}})
+    write_sweep(store, real, "other", POINTS[:1], data={"path": "elsewhere"})
     assert "measure different things" in refused(report.main, address, "one", "other", "--max-drop", "1")
 
 

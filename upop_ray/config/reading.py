@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from upop_ray.config.base import Part
 from upop_ray.config.experiment import Experiment
 from upop_ray.errors import ConfigError
 from upop_ray.problems import first_problem
@@ -27,13 +28,17 @@ def load(path: Path | str | None = None, overrides: Sequence[str] = ()) -> Exper
     :param overrides: ``a.b=c``, the value read as YAML
     :raises ConfigError: with the field, the value and the cure
     """
+    # before anything of them is shown in another error
+    _refuse_credentials("experiment", str(path))
     values = _read_yaml(Path(path) if path is not None else BUILTIN_EXPERIMENT)
     for override in overrides:
         field, separator, text = override.partition("=")
+        _refuse_credentials(field if separator else "experiment", override)
         if not separator or not field:
             raise ConfigError(override, "is not an override", "write setting=value, for example search.ratio=0.5")
-        set_field(values, field, _parse_value(field, text))
-        _count_for_every_ratio(values, field)
+        value = _parse_value(field, text)
+        set_field(values, field, value)
+        _count_for_every_ratio(values, field, value)
     return parse(values)
 
 
@@ -58,10 +63,11 @@ def at_ratio(experiment: Experiment, ratio: float) -> Experiment:
     :raises ConfigError: it says something that is no setting of training, or no value of it
     """
     own = experiment.sweep.by_ratio.get(ratio, {})
-    for field in own:
+    for field, value in own.items():
         if field.partition(".")[0] not in _BY_RATIO or field in ("search.ratio", "search.method"):
             known = ", ".join(_BY_RATIO)
             raise ConfigError(f"sweep.by_ratio.{ratio:g}.{field}", "cannot differ by ratio", f"use settings of {known}")
+        _refuse_group(experiment, f"sweep.by_ratio.{ratio:g}.", field, value)
     return replaced(experiment, {**own, "search.ratio": ratio, "sweep.by_ratio": {}})
 
 
@@ -90,17 +96,33 @@ def set_field(values: dict[str, Any], field: str, value: Any) -> None:
     values[last] = value
 
 
-def _count_for_every_ratio(values: Mapping[str, Any], field: str) -> None:
-    """Take a setting of the command line out of ``sweep.by_ratio``, which would silently win over it."""
+def _refuse_group(experiment: Experiment, place: str, field: str, value: Any) -> None:
+    """Make sure that no group of settings is replaced as a whole, which would silently reset what it does not name."""
+    group: Any = experiment
+    for name in field.split("."):
+        group = getattr(group, name, None)
+    if isinstance(group, Part) and isinstance(value, Mapping):
+        cure = "; ".join(f"write {field}.{name}: {inner}" for name, inner in list(value.items())[:1])
+        raise ConfigError(f"{place}{field}", "is a group of settings, not one", cure or "leave it out")
+
+
+def _count_for_every_ratio(values: Mapping[str, Any], field: str, value: Any) -> None:
+    """Let a setting of the command line win over ``sweep.by_ratio``, also where that sets what the setting is in."""
     sweep = values.get("sweep")
     by_ratio = sweep.get("by_ratio") if isinstance(sweep, dict) else None
     for settings in by_ratio.values() if isinstance(by_ratio, dict) else ():
-        for name in [name for name in settings or () if name == field or name.startswith(f"{field}.")]:
-            del settings[name]
+        for name in list(settings) if isinstance(settings, dict) else ():
+            if name == field or name.startswith(f"{field}."):
+                del settings[name]
+            elif field.startswith(f"{name}.") and isinstance(settings[name], dict):
+                set_field(settings[name], field.removeprefix(f"{name}."), value)
 
 
-#: KEY:SECRET@ or TOKEN@ before the host or bucket
-_CREDENTIALS = re.compile(r"\w+://[^/]*@")
+#: KEY:SECRET@ or TOKEN@ before the host or bucket. A secret may have slashes, which only a colon before them tells from
+#: a path; where there are ports, the colon may be that of a port
+_CREDENTIALS = re.compile(
+    r"\w://(?:[^/\s]*@|[^/:@\s]*:(?!\d{1,5}/)[^@\s]*@)|\b(?:s3a?|gs|gcs|az|abfs)://[^/:@\s]*:[^@\s]*@"
+)
 
 
 class _Loader(yaml.SafeLoader):
@@ -115,8 +137,12 @@ def _refuse_credentials(field: str, value: Any) -> None:
     """Settings are written to files and logs, so none of them may hold a secret; what it is is not repeated."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
+            _refuse_credentials(field or "experiment", name)
             _refuse_credentials(f"{field}.{name}" if field else str(name), inner)
-    elif isinstance(value, str) and _CREDENTIALS.match(value):
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _refuse_credentials(field, inner)
+    elif isinstance(value, str) and _CREDENTIALS.search(value):
         cure = "give them in the environment (AWS_ACCESS_KEY_ID, AWS_PROFILE and their like)"
         raise ConfigError(field, "its address holds credentials", cure)
 

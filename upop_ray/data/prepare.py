@@ -87,10 +87,10 @@ def _check(options: argparse.Namespace) -> None:
 def _say(store: Store, manifest: dict[str, Any]) -> None:
     for split, counts in manifest["splits"].items():
         console.print(f"{split:5} {counts['rows']:,} rows, {counts['bytes'] / 1e6:,.0f} MB: {counts['origin']}")
-    console.print(f"data set:  {store.uri} (content hash {manifest['content_hash'][:16]})", markup=False)
+    console.print(f"data set:  {store.uri} (content hash {manifest['content_hash'][:16]})")
     for part, count in manifest["differing"].items():
         console.print(f"attention: {part} has {count} of the published data set")
-    console.print(f"data card: {store.path(CARD_NAME)}; left out: {store.path(BROKEN_NAME)}", markup=False)
+    console.print(f"data card: {store.path(CARD_NAME)}; left out: {store.path(BROKEN_NAME)}")
 
 
 class Shown:
@@ -129,7 +129,7 @@ class Shown:
         self._bar.update(self._task, completed=self._done, facts=self._facts())
         if not console.is_terminal:
             what = "there already" if record.reused else self._facts()
-            console.print(f"{record.entry['path']} [{self._done}/{self._shards}] {what}", markup=False)
+            console.print(f"{record.entry['path']} [{self._done}/{self._shards}] {what}")
 
     def _facts(self) -> str:
         seconds = max(time.monotonic() - self._start, 1e-3)

@@ -8,17 +8,17 @@ from upop_ray.deploy.latency import Latency, Row, Spread, verdicts
 
 def show(found: Latency, console: Console) -> None:
     """Print the table, what could not be measured, and what it means."""
-    console.print(_place(found), markup=False)
-    console.print(_sizes(found), markup=False)
+    console.print(_place(found))
+    console.print(_sizes(found))
     console.print()
     console.print(_table(found))
     for row in found.rows:
         if row.problem:
             case = f"{row.case.backend} {row.case.precision} batch {row.case.batch}"
-            console.print(f"not measured: {case}: {row.problem}", markup=False)
+            console.print(f"not measured: {case}: {row.problem}")
     console.print()
     for line in verdicts(found):
-        console.print(line, markup=False)
+        console.print(line)
 
 
 def _place(found: Latency) -> str:

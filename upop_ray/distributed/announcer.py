@@ -54,7 +54,7 @@ class Announcer(tune.Callback):
         name = self._experiment.name
         _say(f"sweep {name}: {reused} points are in the store already, {missing} to compute")
         _say(f"{viewer(self._store, SweepPaths(name).tensorboard)}    # {FIRST_PAGE}")
-        # whatever the sweep has computed under other settings belongs to its curves too
+        # what it has computed for another grid belongs to its curves too
         self._rows = {row.hash: row for row in read_points(self._store, name)} | self._rows
         self._comparison.begin(list(self._rows.values()))
         self._tracker.begin(missing + sum(row.state in ("finished", "stopped") for row in self._rows.values()))
@@ -148,4 +148,4 @@ def _varied(experiment: Experiment) -> set[str]:
 
 
 def _say(line: str) -> None:
-    console.print(line, markup=False)
+    console.print(line)

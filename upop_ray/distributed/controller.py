@@ -135,7 +135,7 @@ def _examine(experiment: Experiment) -> None:
         if check.level == "wrong":
             raise UpopError(f"{check.name}: {check.found}; {check.cure}")
         if check.level == "unknown":
-            console.print(f"{check.name}: {check.found}; {check.cure}", markup=False)
+            console.print(f"{check.name}: {check.found}; {check.cure}")
 
 
 def _tuner(experiment: Experiment, proposals: Proposals, listeners: list[tune.Callback], folder: str) -> tune.Tuner:
@@ -172,7 +172,7 @@ def _wind_up(running: int) -> None:
 
 
 def _say(line: str) -> None:
-    console.print(line, markup=False)
+    console.print(line)
 
 
 def _as_asked(experiment: Experiment) -> str:

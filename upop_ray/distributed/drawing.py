@@ -42,7 +42,7 @@ class Drawing:
             if (dead.method, dead.name) not in self._named:
                 self._named.add((dead.method, dead.name))
                 cure = "" if dead.rows is None else "; " + (_FIXED if self._sweep.fix_dead_settings else _CURE)
-                console.print(f"dead     {dead.text()}{cure}", markup=False)
+                console.print(f"dead     {dead.text()}{cure}")
 
     def fixed(self, method: str) -> dict[str, Any]:
         """Settings that are not drawn with a method, with the value that they have there."""

@@ -35,10 +35,10 @@ def show(plan: "Plan") -> None:
     )
     _hours(plan)
     for line in plan.notes:
-        console.print(f"note: {line}", markup=False)
+        console.print(f"note: {line}")
     console.print("missing:" if plan.missing else "nothing is missing here")
     for line in plan.missing:
-        console.print(f"  {line}", markup=False)
+        console.print(f"  {line}")
 
 
 def _dense(subject: Subject) -> None:
@@ -46,7 +46,7 @@ def _dense(subject: Subject) -> None:
     origin = experiment.model.path
     if subject.problem is not None:
         origin = f"published size {experiment.model.size}; {origin} is not at hand"
-    console.print(f"dense: {experiment.model.family}, {origin}", markup=False)
+    console.print(f"dense: {experiment.model.family}, {origin}")
     console.print(f"  {size.parameters:,} parameters, {size.macs:,} MACs ({size.counted})")
     if paper is not None:
         console.print(f"  as the paper counts: {paper.parameters:,} parameters, {paper.macs:,} MACs ({paper.counted})")
@@ -125,7 +125,7 @@ def _hours(plan: "Plan") -> None:
         how = "" if plan.points is None else "; for hours give --throughput, --device or --measure"
         console.print(computed + how)
         return
-    console.print(f"{computed}; speed: {plan.speed.known_from}", markup=False)
+    console.print(f"{computed}; speed: {plan.speed.known_from}")
     gpus = f"{plan.hours.gpu:,.1f} GPU-hours, " if subject.experiment.replica.gpus_per_worker else ""
     console.print(
         f"  about {gpus}{plan.hours.cpu:,.1f} CPU-hours, {plan.hours.wall:,.1f} hours on one replica for all points "

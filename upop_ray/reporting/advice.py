@@ -27,12 +27,14 @@ def advise(store: Store, names: Sequence[str], limits: Limits) -> tuple[list[str
         )
         raise StoreError(f"{store.uri}: its sweeps measure different things ({told}); name those of one")
     (headline, _), members = next(iter(groups.items()))
+    others = sum(len(sweep.others) for sweep in members)
     offers = [offer for sweep in members for offer in candidates(sweep)]
     latency = latencies(store, offers) if limits.latency is not None else {}
     found = recommend(offers, limits, latency)
     answer = _Answer(store, headline, offers, limits, latency)
     lines = answer.none_within(found) if found.chosen is None else answer.taken(found.chosen, found)
-    return lines, found.chosen is not None
+    notes = [f"# {others} points were computed with other settings of the sweep, and left out"] if others else []
+    return [*lines, *notes], found.chosen is not None
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ class _Answer:
 
     def none_within(self, found: Recommendation) -> list[str]:
         """That there is none, and the nearest."""
-        lines = [f"none of {len(self.offers)} has {self._asked()}; each is a method at a ratio"]
+        none = f"none of {len(self.offers)} has {self._asked()}; each is a method at a ratio"
+        lines = [none, *self._unmeasured()]
         offer = found.nearest
         if offer is None:
             return lines
@@ -105,7 +108,12 @@ class _Answer:
         notes = []
         if self.limits.drop is not None and len(offer.rows) > 1 and mean + deviation > self.limits.drop:
             notes.append(f"note   the limit is within the spread over seeds: {mean:.2f} ± {deviation:.2f} below dense")
-        unknown = sum(latency_of(other, self.latency) is None for other in self.offers)
-        if self.limits.latency is not None and unknown:
-            notes.append(f"note   {unknown} of {len(self.offers)} were not measured by upop_ray.bench, and left out")
-        return notes
+        return [*notes, *self._unmeasured()]
+
+    def _unmeasured(self) -> list[str]:
+        """Which could not be compared with a limit of the latency."""
+        unknown = [offer.taken.hash for offer in self.offers if latency_of(offer, self.latency) is None]
+        if self.limits.latency is None or not unknown:
+            return []
+        count = f"{len(unknown)} of {len(self.offers)}"
+        return [f"note   {count} were not measured by upop_ray.bench, and left out, for example {unknown[0]}"]

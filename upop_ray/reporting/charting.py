@@ -1,5 +1,6 @@
 """What charts share. A chart is a Vega-Lite specification: one gives the page's interactive chart, PNG and SVG."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,7 +42,9 @@ class Chart:
         title = {"text": self.title, "fontSize": 13, "anchor": "start"}
         spec = {**self.spec, "width": _FILE_WIDTH, "title": title, "config": config}
         svg = vl_convert.vegalite_to_svg(spec)
-        return {f"{self.name}.svg": svg.encode(), f"{self.name}.png": vl_convert.svg_to_png(svg, scale=_FILE_SCALE)}
+        # names of drawn settings are in it, which may have slashes: search.floors.language/attention
+        name = re.sub(r"[^\w.+=-]", "-", self.name)
+        return {f"{name}.svg": svg.encode(), f"{name}.png": vl_convert.svg_to_png(svg, scale=_FILE_SCALE)}
 
 
 def points(size: int) -> Spec:

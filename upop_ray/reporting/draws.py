@@ -44,12 +44,13 @@ def _of_method(method: str, rows: Sequence[PointRow], sweep: SweepResults) -> Im
     import optuna
 
     # an experiment's space may have changed between two runs, so bounds are those of what was drawn
-    space = {name: _distribution([row.drawn[name] for row in rows], rule_of(sweep, name)) for name in _settings(rows)}
+    rules = {name: rule_of(sweep, name) for name in _settings(rows)}
+    space = {name: _distribution([_value(row.drawn[name], rule) for row in rows], rule) for name, rule in rules.items()}
     space = {name: distribution for name, distribution in space.items() if not distribution.single()}
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(direction="maximize")
     for row, value in zip(rows, _without_cells(rows), strict=True):
-        params = {name: row.drawn[name] for name in space}
+        params = {name: _value(row.drawn[name], rules[name]) for name in space}
         study.add_trial(optuna.trial.create_trial(params=params, distributions=space, value=value))
     if not space or len(set(_without_cells(rows))) < 2:
         return Importances(method, {}, "all draws are the same, or gave the same")
@@ -62,12 +63,16 @@ def _settings(rows: Sequence[PointRow]) -> list[str]:
     return [name for name in rows[0].drawn if all(name in row.drawn for row in rows)]
 
 
+def _value(value: Any, rule: str) -> Any:
+    """A choice may be of any type that YAML has, also a list; those of a study are of plain ones."""
+    return repr(value) if rule == "choice" else value
+
+
 def _distribution(values: Sequence[Any], rule: str) -> Any:
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
     if rule == "choice":
-        # of any type that YAML has, also those that cannot be in a set
-        return CategoricalDistribution(list({repr(value): value for value in values}.values()))
+        return CategoricalDistribution(list(dict.fromkeys(values)))
     return FloatDistribution(min(values), max(values), log=rule == "log_uniform")
 
 

@@ -19,8 +19,9 @@ from upop_ray.store import Store, SweepPaths
 
 _LOG = logging.getLogger(__name__)
 _AT_ONCE = 32
-#: event files of a run are read in the order of their names: after those of the point itself, which begin with a time
-_FILE = "events.out.tfevents.9999999999.settings"
+#: begins the name, which ends with the point's hash; event files of a run are read in the order of their names: after
+#: those of the point itself, which begin with a time
+_FILE = "events.out.tfevents.9999999999."
 
 
 class Comparison:
@@ -34,11 +35,17 @@ class Comparison:
         self._settings = set(settings)
 
     def begin(self, rows: Sequence[PointRow]) -> None:
-        """Write what is missing, or was written when the sweep varied other settings."""
+        """Write what is missing, or was written when the sweep varied other settings.
+
+        Runs of other points than these are removed: a sweep whose settings were changed has new points under the names
+        of the old ones, and one run of two points shows neither.
+
+        :param rows: all points that the sweep has with its present settings
+        """
         self._settings |= {name for row in rows for name in row.drawn}
         if len({row.seed for row in rows}) > 1:
             self._settings.add("seed")
-        there = self._store.sizes(self._folder)
+        there = self._without_others(rows, self._store.sizes(self._folder))
         contents = {self._name(row): self._content(row) for row in rows if row.manifest}
         new = [name for name, content in contents.items() if there.get(name) != len(content)]
         with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -48,8 +55,19 @@ class Comparison:
         """Write the file of a point that has finished."""
         self._write(self._name(row), self._content(row))
 
+    def _without_others(self, rows: Sequence[PointRow], there: Mapping[str, int]) -> dict[str, int]:
+        """Remove the runs of other points; returns the files that stay."""
+        own = {row.label: row.hash for row in rows}
+        others = set()
+        for label, _, file in (name.removeprefix(f"{self._folder}/").partition("/") for name in there):
+            if label not in own or (file.startswith(_FILE) and file != f"{_FILE}{own[label]}"):
+                others.add(f"{self._folder}/{label}")
+        for run in sorted(others):
+            self._store.remove(run)
+        return {name: size for name, size in there.items() if name.rpartition("/")[0] not in others}
+
     def _name(self, row: PointRow) -> str:
-        return f"{self._folder}/{row.label}/{_FILE}"
+        return f"{self._folder}/{row.label}/{_FILE}{row.hash}"
 
     def _write(self, name: str, content: bytes) -> None:
         try:

@@ -1,7 +1,6 @@
 """Latencies of points, as ``python -m upop_ray.bench`` has left them in the store."""
 
 from collections.abc import Mapping, Sequence
-from statistics import mean
 from typing import Any, TypeAlias
 
 from upop_ray.errors import ConfigError
@@ -17,7 +16,7 @@ Latencies: TypeAlias = Mapping[str, float]
 def read_latencies(store: Store, rows: Sequence[PointRow]) -> dict[str, dict[str, Any]]:
     """Hash -> what was measured, of the points of which something was."""
     found = read_jsons(store, [PointPaths(row.hash).latency for row in rows])
-    return {row.hash: one for row, one in zip(rows, found, strict=True) if one is not None and one["headline"]}
+    return {row.hash: one for row, one in zip(rows, found, strict=True) if one and one.get("headline")}
 
 
 def latencies(store: Store, offers: Sequence[Candidate]) -> Latencies:
@@ -25,11 +24,12 @@ def latencies(store: Store, offers: Sequence[Candidate]) -> Latencies:
 
     :raises ConfigError: none was, or not all in the same way
     """
-    found = read_latencies(store, [row for offer in offers for row in offer.rows])
+    found = read_latencies(store, [offer.taken for offer in offers])
     command = f"python -m upop_ray.bench HASH --store {store.uri}"
     if not found:
         first = offers[0].taken.hash
-        raise ConfigError("--max-latency", "no point was measured", f"measure them: {command}, for example {first}")
+        problem = "no point was measured (of several seeds the best on validation counts)"
+        raise ConfigError("--max-latency", problem, f"measure them: {command}, for example {first}")
     ways = {how(one): point for point, one in found.items()}
     if len(ways) > 1:
         told = "; ".join(f"{point}: {way}" for way, point in list(ways.items())[:2])
@@ -40,9 +40,8 @@ def latencies(store: Store, offers: Sequence[Candidate]) -> Latencies:
 
 
 def latency_of(offer: Candidate, latency: Latencies) -> float | None:
-    """Mean milliseconds over those seeds of a candidate that were measured; None where none was."""
-    measured = [latency[row.hash] for row in offer.rows if row.hash in latency]
-    return mean(measured) if measured else None
+    """Milliseconds of the point that would be taken; None where it was not measured, whatever other seeds have."""
+    return latency.get(offer.taken.hash)
 
 
 def how(measured: Mapping[str, Any]) -> str:

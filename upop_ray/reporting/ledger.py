@@ -6,6 +6,7 @@ from typing import Any
 
 from upop_ray.config import Price
 from upop_ray.reporting.points import PointRow
+from upop_ray.reporting.sweeps import SweepResults
 from upop_ray.store import PointPaths, Store, SweepPaths
 from upop_ray.store.many import list_folders, read_jsons
 
@@ -62,6 +63,11 @@ class Ledger:
     points: tuple[PointCost, ...]
     idle: Hours
 
+    @property
+    def by_point(self) -> dict[str, Hours]:
+        """Hash -> all that a point cost, whoever spent it."""
+        return {point.row.hash: point.spent + point.saved for point in self.points}
+
     def part(self, name: str) -> Hours:
         """One of :data:`PARTS` over all points."""
         return total(point.parts[name] for point in self.points)
@@ -102,6 +108,11 @@ def read_ledger(store: Store, sweep: str, rows: Sequence[PointRow], since: float
         if is_own
     )
     return Ledger(points, _idle(store, sweep, occupied, since))
+
+
+def read_ledgers(store: Store, sweeps: Sequence[SweepResults]) -> dict[str, Ledger]:
+    """Name of each sweep -> what it cost, also what it spent on points when it had other settings."""
+    return {sweep.name: read_ledger(store, sweep.name, [*sweep.rows, *sweep.others]) for sweep in sweeps}
 
 
 def _read_notes(store: Store, rows: Sequence[PointRow]) -> list[list[_Note]]:

@@ -1,6 +1,6 @@
 """The report of sweeps as a page: what it says, in which order."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from upop_ray.config import Price, parse
@@ -17,7 +17,7 @@ from upop_ray.reporting.draws import importances, rule_of
 from upop_ray.reporting.facts import facts_of, title_of
 from upop_ray.reporting.kept_charts import layers_chart, share_chart
 from upop_ray.reporting.latencies import read_latencies
-from upop_ray.reporting.ledger import read_ledger
+from upop_ray.reporting.ledger import Ledger
 from upop_ray.reporting.reference import published_places, published_table
 from upop_ray.reporting.sweeps import SweepResults, measures
 from upop_ray.reporting.tables import (
@@ -26,15 +26,17 @@ from upop_ray.reporting.tables import (
     failures_table,
     latency_table,
     ledger_table,
+    others_table,
     points_table,
 )
 from upop_ray.reporting.taking import export_command, load_lines
 from upop_ray.store import Store
 
 
-def build_page(store: Store, sweeps: Sequence[SweepResults]) -> Page:
+def build_page(store: Store, sweeps: Sequence[SweepResults], ledgers: Mapping[str, Ledger]) -> Page:
     """A report of sweeps that have finished points.
 
+    :param ledgers: of :func:`upop_ray.reporting.ledger.read_ledgers`
     :raises StoreError: something of a point cannot be read
     """
     names = ", ".join(sweep.name for sweep in sweeps)
@@ -43,10 +45,11 @@ def build_page(store: Store, sweeps: Sequence[SweepResults]) -> Page:
         Section("What to take", _choices(store, sweeps)),
         Section("What is kept", _kept(store, sweeps)),
         Section("Drawn settings", _draws(sweeps)),
-        Section("Points", _points(sweeps)),
+        Section("Points", _points(sweeps, ledgers)),
         Section("Latency", _latency(store, sweeps)),
-        Section("Cost", [block for sweep in sweeps for block in _cost(store, sweep)]),
+        Section("Cost", [block for sweep in sweeps for block in _cost(sweep, ledgers[sweep.name])]),
         Section("Not finished", _unfinished(sweeps)),
+        Section("Computed with other settings", _others(sweeps)),
         Section("Environment", [TableBlock(environment_table(sweeps))]),
     ]
     subtitle = f"Sweeps of {store.uri}. Validation chooses; test is computed once for each point and only reported."
@@ -57,7 +60,8 @@ def build_page(store: Store, sweeps: Sequence[SweepResults]) -> Page:
 
 _POINTS_NOTE = Text(
     "Sizes are of the whole model; the ratio is the asked share of what can be removed. Before retraining is "
-    "measured on validation. All columns are in points.csv and points.parquet beside this page."
+    "measured on validation. Hours are those for which devices were held. All columns, and what each site keeps, are "
+    "in points.csv and points.parquet beside this page; what the hours went into is in costs.csv."
 )
 _CURVES_NOTE = Text(
     "Lines are means over seeds, of the draw that is best on validation where settings were drawn; bands and bars are "
@@ -82,7 +86,8 @@ def _curves(sweeps: Sequence[SweepResults]) -> list[Block]:
         for sweep in members:
             table = published_table(sweep)
             if table is not None and sweep.published is not None:
-                blocks += [Heading(f"Published, beside {sweep.name}"), Text(sweep.published.source), TableBlock(table)]
+                told = f"{sweep.published.source}; measured there on {sweep.published.split}."
+                blocks += [Heading(f"Published, beside {sweep.name}"), Text(told), TableBlock(table)]
     return blocks
 
 
@@ -226,14 +231,18 @@ def _slices(sweep: SweepResults) -> list[Chart]:
     ]
 
 
-def _points(sweeps: Sequence[SweepResults]) -> list[Block]:
+def _points(sweeps: Sequence[SweepResults], ledgers: Mapping[str, Ledger]) -> list[Block]:
     warned = [
         f"{sweep.name}, {row.label}: {warning}"
         for sweep in sweeps
         for row in sweep.finished
         for warning in (row.manifest or {}).get("warnings", [])
     ]
-    return [TableBlock(points_table(sweeps), sortable=True), _POINTS_NOTE, *([Lines(warned)] if warned else [])]
+    return [
+        TableBlock(points_table(sweeps, ledgers), sortable=True),
+        _POINTS_NOTE,
+        *([Lines(warned)] if warned else []),
+    ]
 
 
 def _latency(store: Store, sweeps: Sequence[SweepResults]) -> list[Block]:
@@ -242,8 +251,7 @@ def _latency(store: Store, sweeps: Sequence[SweepResults]) -> list[Block]:
     return [TableBlock(table)] if table.rows else []
 
 
-def _cost(store: Store, sweep: SweepResults) -> list[Block]:
-    ledger = read_ledger(store, sweep.name, sweep.rows)
+def _cost(sweep: SweepResults, ledger: Ledger) -> list[Block]:
     price = Price.model_validate(sweep.experiment.get("sweep", {}).get("price") or {})
     lines = [f"{sweep.name}: {line}" for line in cost_lines(ledger, price)]
     return [Lines(lines), TableBlock(ledger_table(ledger, price), folded=f"by point of {sweep.name}")]
@@ -252,6 +260,17 @@ def _cost(store: Store, sweep: SweepResults) -> list[Block]:
 def _unfinished(sweeps: Sequence[SweepResults]) -> list[Block]:
     table = failures_table(sweeps)
     return [TableBlock(table)] if table.rows else [Text("All points are finished.")]
+
+
+def _others(sweeps: Sequence[SweepResults]) -> list[Block]:
+    table = others_table(sweeps)
+    return [_OTHERS_NOTE, TableBlock(table)] if table.rows else []
+
+
+_OTHERS_NOTE = Text(
+    "Points that a sweep of the same name computed before its settings were changed. They are on no curve and in no "
+    "table above, but their cost counts; points.csv has them."
+)
 
 
 def _apart(charts: Sequence[Chart], suffix: str) -> list[Chart]:

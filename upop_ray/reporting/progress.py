@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from upop_ray.errors import StoreError
 from upop_ray.reporting.ledger import Hours
 from upop_ray.store import Store, SweepPaths
 from upop_ray.store.many import read_json_if_there
@@ -60,9 +61,16 @@ class SweepProgress:
 
 
 def read_progress(store: Store, sweep: str) -> SweepProgress | None:
-    """How far a sweep is, or how its last run ended; None when it was never run, or by a version that did not say."""
-    content = read_json_if_there(store, SweepPaths(sweep).progress)
-    return None if content is None else _parsed(content)
+    """How far a sweep is, or how its last run ended; None when it was never run, or by a version that did not say.
+
+    :raises StoreError: it cannot be read
+    """
+    path = SweepPaths(sweep).progress
+    content = read_json_if_there(store, path)
+    try:
+        return None if content is None else _parsed(content)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise StoreError(f"{store.path(path)}: is not what a run of a sweep notes ({error!r}); remove it") from error
 
 
 def _parsed(content: Mapping[str, Any]) -> SweepProgress:

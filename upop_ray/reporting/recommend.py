@@ -12,7 +12,7 @@ class Limits:
     """What a model may cost.
 
     :param drop: points of the headline metric below the dense model, on validation, as a mean over seeds
-    :param latency: median milliseconds
+    :param latency: median milliseconds, of the point that is taken
     """
 
     drop: float | None = None
@@ -58,7 +58,7 @@ Costs = Mapping[str, tuple[Callable[[Candidate], float], float]]
 
 def costs_of(limits: Limits, latency: Latencies) -> Costs:
     """Name -> (what a candidate costs, at most so much), of the limits that are set."""
-    # the drop is that of the method, so it is the mean of its seeds; a size is that of the one model that is taken
+    # the drop is that of the method, so it is the mean of its seeds; size and time are those of the model that is taken
     every = {
         "drop": (lambda offer: offer.drop[0], limits.drop),
         "parameters": (lambda offer: offer.taken_size("parameters"), limits.parameters),

@@ -1,13 +1,14 @@
 """The points of sweeps as flat rows, for spreadsheets and data frames."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from upop_ray.reporting.ledger import Hours, Ledger, PointCost
 from upop_ray.reporting.points import PointRow
 from upop_ray.reporting.sweeps import SweepResults
 from upop_ray.store import PointPaths, Store
@@ -15,19 +16,59 @@ from upop_ray.store import PointPaths, Store
 _METRICS = ("validation", "test", "before_retraining")
 
 
-def records(store: Store, sweeps: Sequence[SweepResults]) -> pa.Table:
-    """One row a point, also of those that are not finished; columns of settings and metrics are dotted."""
-    rows = [_record(store, sweep.name, row) for sweep in sweeps for row in sweep.rows]
+def records(store: Store, sweeps: Sequence[SweepResults], ledgers: Mapping[str, Ledger]) -> pa.Table:
+    """One row a point, also of those that are not finished; columns of settings and metrics are dotted.
+
+    ``kept.TOWER/KIND`` are shares, ``kept/SITE`` units; hours are all that a point cost, whoever spent them.
+
+    :param ledgers: by names of sweeps
+    """
+    return _table(
+        _record(store, sweep.name, row) | _hours("", hours.get(row.hash, Hours()))
+        for sweep, hours in ((sweep, ledgers[sweep.name].by_point) for sweep in sweeps)
+        for row in (*sweep.rows, *sweep.others)
+    )
+
+
+def costs(ledgers: Mapping[str, Ledger]) -> pa.Table:
+    """What each point of sweeps cost by what the hours went into, and what was idle (which is of no point)."""
+    return _table(
+        {"sweep": sweep, "point": name, "hash": point, "state": state}
+        | {column: hours for part in parts for column, hours in _hours(f".{part}", parts[part]).items()}
+        for sweep, ledger in ledgers.items()
+        for name, point, state, parts in (
+            *((each.row.label, each.row.hash, each.row.state, _parts(each)) for each in ledger.points),
+            ("idle", "", "", {"idle": ledger.idle, "spent": ledger.idle}),
+        )
+    )
+
+
+def files(points: pa.Table, spent: pa.Table) -> dict[str, bytes]:
+    """Name -> content of both tables as CSV, and of the points as Parquet."""
+    binary = io.BytesIO()
+    pq.write_table(points, binary)
+    return {"points.csv": _csv(points), "points.parquet": binary.getvalue(), "costs.csv": _csv(spent)}
+
+
+def _csv(table: pa.Table) -> bytes:
+    text = io.BytesIO()
+    pyarrow.csv.write_csv(table, text)
+    return text.getvalue()
+
+
+def _parts(cost: PointCost) -> dict[str, Hours]:
+    """Hours of a point by part; ``spent`` is their sum, ``saved`` is in none of them."""
+    return {**cost.parts, "idle": Hours(), "spent": cost.spent, "saved": cost.saved}
+
+
+def _hours(suffix: str, hours: Hours) -> dict[str, float]:
+    return {f"cpu_hours{suffix}": hours.cpu, f"gpu_hours{suffix}": hours.gpu}
+
+
+def _table(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    rows = list(rows)
     columns = list(dict.fromkeys(name for row in rows for name in row))
     return pa.table({name: _column([row.get(name) for row in rows]) for name in columns})
-
-
-def files(table: pa.Table) -> dict[str, bytes]:
-    """Name -> content of the rows as CSV and Parquet."""
-    text, binary = io.BytesIO(), io.BytesIO()
-    pyarrow.csv.write_csv(table, text)
-    pq.write_table(table, binary)
-    return {"points.csv": text.getvalue(), "points.parquet": binary.getvalue()}
 
 
 def _record(store: Store, sweep: str, row: PointRow) -> dict[str, Any]:
@@ -55,6 +96,7 @@ def _of_finished(manifest: Mapping[str, Any], model: str) -> dict[str, Any]:
         for name, value in manifest["dense"][split].items()
     }
     kept = {f"kept.{name}": value for name, value in manifest["kept_share"].items()}
+    kept |= {f"kept/{site}": units for site, units in manifest["kept_units"].items()}
     seconds = {f"seconds.{name}": value for name, value in manifest["seconds"].items()}
     achieved = {"achieved_ratio": manifest["budget"]["achieved"], "headline": manifest["headline"]}
     return sizes | gone | achieved | metrics | dense | kept | seconds | {"model": model}

@@ -26,11 +26,11 @@ def published_places(sweep: SweepResults, headline: str) -> list[Record]:
 
 
 def published_table(sweep: SweepResults) -> Table | None:
-    """Each published score with ours of the same ratio; None where nothing was published."""
+    """Each published score with ours of the same ratio on our test split; None where nothing was published."""
     found = sweep.published
     if found is None or not found.points:
         return None
-    columns = ("ratio", "metric", "published", f"ours, {found.split}", "parameters", "MACs", "source")
+    columns = ("ratio", "metric", "published", "ours, test", "parameters", "MACs", "source")
     rows = [
         [
             Cell(f"{point.ratio:g}"),

@@ -1,28 +1,32 @@
 """Sweeps as a report reads them: their points, what was asked, and what was published."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
-from upop_ray.config import Published
-from upop_ray.errors import StoreError
-from upop_ray.reporting.points import PointRow, read_points
+from upop_ray.config import Published, parse
+from upop_ray.errors import ConfigError, StoreError
+from upop_ray.reporting.asked import read_experiment
+from upop_ray.reporting.points import PointRow, read_all_points
 from upop_ray.reporting.published import read_published
 from upop_ray.store import Store, SweepPaths
+from upop_ray.store.many import list_folders
 
 _SHOWN = 20
+#: what a sweep may be called
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True)
 class SweepResults:
     """One sweep of a store.
 
-    :param rows: all points that it proposed
+    :param rows: all points that it proposed with the settings that it has
     :param experiment: what was asked, as its experiment.yaml has it
     :param versions: of what it ran with, by package
+    :param others: points that it computed when it had other settings, which are compared with nothing
     """
 
     name: str
@@ -30,6 +34,7 @@ class SweepResults:
     experiment: Mapping[str, Any]
     versions: Mapping[str, str]
     published: Published | None
+    others: Sequence[PointRow] = ()
 
     @property
     def finished(self) -> list[PointRow]:
@@ -65,7 +70,10 @@ def sweep_names(store: Store) -> list[str]:
 
     :raises StoreError: there are none
     """
-    names = [name for name in store.list("sweeps") if not name.startswith(".")]
+    found = [name for name in store.list("sweeps") if _NAME.fullmatch(name)]
+    inside = list_folders(store, [SweepPaths(name).root for name in found])
+    # whatever else lies there is not ours
+    names = [name for name, files in zip(found, inside, strict=True) if "experiment.yaml" in files]
     if not names:
         raise StoreError(
             f"{store.uri}: there is no sweep here; name the folder or s3:// address that sweeps have as their setting "
@@ -83,18 +91,27 @@ def measures(sweeps: Sequence[SweepResults]) -> dict[tuple[str, str], list[Sweep
 
 
 def _read(store: Store, name: str) -> SweepResults:
-    path = SweepPaths(name).experiment
-    # which says so where the file is none
-    published = read_published(store, name)
-    text = store.read(path).decode()
+    path = store.path(SweepPaths(name).experiment)
+    experiment, text = read_experiment(store, name)
+    sweep = experiment.setdefault("sweep", {})
+    for field, group in (("sweep", sweep), ("replica", experiment.get("replica", {}))):
+        if not isinstance(group, dict):
+            raise StoreError(f"{path}: {field} is {group!r}; it is a group of settings, correct the file")
+    try:
+        published = read_published(store, name)
+        # what a report reads of it; everything else may be of a version with other settings
+        parse({"sweep": {part: sweep[part] for part in ("price", "space") if sweep.get(part) is not None}})
+    except ConfigError as error:
+        raise StoreError(f"{path}: {error}") from error
     lines = [line[2:].rpartition(" ") for line in text.splitlines() if line.startswith("# ")]
     versions = {package: version for package, _, version in lines}
-    return SweepResults(name, read_points(store, name), yaml.safe_load(text) or {}, versions, published)
+    rows, others = read_all_points(store, name)
+    return SweepResults(name, rows, experiment, versions, published, others)
 
 
 def _progress(sweep: SweepResults) -> str:
     """How many points a sweep without a finished one has, and why the first failed one did."""
-    states = [row.state for row in sweep.rows]
+    states = [row.state for row in (*sweep.rows, *sweep.others)]
     counted = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)) or "no point"
     cause = next((row.cause for row in sweep.rows if row.state == "failed"), "")
     return f"{sweep.name} ({counted}{f'; {cause}' if cause else ''})"

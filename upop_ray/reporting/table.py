@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from rich.table import Table
+from rich.text import Text
 
 from upop_ray.reporting.points import PointRow, best_draws, spread
 
@@ -65,10 +66,11 @@ def warning_lines(rows: Sequence[PointRow]) -> list[str]:
     ]
 
 
-def _cells(row: PointRow, with_drawn: bool) -> list[str]:
+def _cells(row: PointRow, with_drawn: bool) -> list[str | Text]:
     manifest = row.manifest
     assert manifest is not None
-    drawn = [drawn_text(row.drawn)] if with_drawn else []
+    # no markup: a drawn path may have brackets
+    drawn = [Text(drawn_text(row.drawn))] if with_drawn else []
     difference = row.metric("test") - row.dense_metric("test")
     return [
         f"{row.method} seed {row.seed}",

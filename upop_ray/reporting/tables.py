@@ -46,18 +46,22 @@ def _choice(offers: Sequence[Candidate], drop: float) -> list[Cell]:
     )
 
 
-def points_table(sweeps: Sequence[SweepResults]) -> Table:
+def points_table(sweeps: Sequence[SweepResults], ledgers: Mapping[str, Ledger]) -> Table:
     """All finished points; the dense model of each sweep first."""
+    spent = {point: hours for ledger in ledgers.values() for point, hours in ledger.by_point.items()}
+    devices = ("gpu", "cpu") if any(hours.gpu for hours in spent.values()) else ("cpu",)
+    hours_of = tuple(f"{device.upper()}-hours" for device in devices)
     headline = " or ".join(dict.fromkeys(sweep.measure[0] for sweep in sweeps))
     scores = (f"validation {headline}", f"test {headline}", "to dense", "before retraining")
-    numbers = ("ratio", "seed", *scores, "parameters", "gone", "MACs", "MACs gone", "seconds")
+    numbers = ("ratio", "seed", *scores, "parameters", "gone", "MACs", "MACs gone", "seconds", *hours_of)
     shown_drawn = any(row.drawn for sweep in sweeps for row in sweep.finished)
     columns = [*_SWEEP[: len(sweeps) - 1], "method", *(["drawn"] if shown_drawn else []), *numbers, "point"]
     rows = []
     for sweep in sweeps:
-        for line in (_dense_cells(sweep), *map(_point_cells, sweep.finished)):
-            method, drawn, *rest = line
-            rows.append([*_named(sweep, sweeps), method, *([drawn] if shown_drawn else []), *rest])
+        for row in (None, *sweep.finished):
+            method, drawn, *rest, point = _dense_cells(sweep) if row is None else _point_cells(row)
+            hours = [_hours(None if row is None else getattr(spent[row.hash], device)) for device in devices]
+            rows.append([*_named(sweep, sweeps), method, *([drawn] if shown_drawn else []), *rest, *hours, point])
     return Table(columns, rows, numbers, long=("drawn",))
 
 
@@ -121,6 +125,17 @@ def failures_table(sweeps: Sequence[SweepResults]) -> Table:
     return Table(columns, rows, long=("reason",))
 
 
+def others_table(sweeps: Sequence[SweepResults]) -> Table:
+    """Points that a sweep computed when it had other settings."""
+    columns = (*_SWEEP[: len(sweeps) - 1], "point", "settings that differ", "hash")
+    rows = [
+        cells([*_named(sweep, sweeps), row.label, row.cause, Cell(row.hash, code=True)])
+        for sweep in sweeps
+        for row in sweep.others
+    ]
+    return Table(columns, rows, long=columns[-2:-1])
+
+
 def latency_table(rows: Sequence[PointRow], measured: Mapping[str, Mapping[str, Any]]) -> Table:
     """What was measured of points, by their hashes."""
     numbers = ("milliseconds", "dense")
@@ -139,15 +154,15 @@ def latency_table(rows: Sequence[PointRow], measured: Mapping[str, Mapping[str, 
 
 
 def ledger_table(ledger: Ledger, price: Price) -> Table:
-    """Hours of each point by what they went into: of GPUs where there are any, else of CPUs; then the sums."""
+    """Hours of each point by what they went into: of GPUs where there are any, else of CPUs; then the sums of both."""
     on_gpus = ledger.spent.gpu or ledger.saved.gpu
-    unit = "GPU-hours" if on_gpus else "CPU-hours"
-    numbers = [*PARTS, "saved", unit, *(["price"] if price != Price() else [])]
+    units = ["GPU-hours", "CPU-hours"] if on_gpus else ["CPU-hours"]
+    numbers = [*PARTS, "saved", *units, *(["price"] if price != Price() else [])]
 
     def line(name: str, parts: Sequence[Hours], saved: Hours, spent: Hours) -> list[Cell]:
-        hours = [each.gpu if on_gpus else each.cpu for each in (*parts, saved, spent)]
-        shown = [Cell(f"{hour:.3g}" if hour else "", hour) for hour in hours]
-        return [Cell(name), *shown, *([Cell(f"{spent.priced(price):.2f}")] if price != Price() else [])]
+        hours = [each.gpu if on_gpus else each.cpu for each in (*parts, saved)]
+        hours += [spent.gpu, spent.cpu] if on_gpus else [spent.cpu]
+        return [Cell(name), *map(_hours, hours), *([Cell(f"{spent.priced(price):.2f}")] if price != Price() else [])]
 
     rows = [
         line(point.row.label, [point.parts[part] for part in PARTS], point.saved, point.spent)
@@ -169,6 +184,10 @@ def environment_table(sweeps: Sequence[SweepResults]) -> Table:
         for name in replica
     ]
     return Table(["", *(sweep.name for sweep in sweeps)], [cells(row) for row in rows])
+
+
+def _hours(value: float | None) -> Cell:
+    return Cell(f"{value:.3g}" if value else "", value)
 
 
 def _count(value: int) -> Cell:

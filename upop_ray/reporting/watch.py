@@ -6,6 +6,7 @@ from upop_ray.errors import StoreError
 from upop_ray.reporting.live import hours_line, live_table, running_line, state_line
 from upop_ray.reporting.points import PointRow, read_points
 from upop_ray.reporting.progress import SweepProgress, read_progress
+from upop_ray.reporting.sweeps import sweep_names
 from upop_ray.store import Store, SweepPaths
 from upop_ray.terminal import LiveView, console
 
@@ -21,14 +22,18 @@ class Watcher:
         :raises StoreError: there is no such sweep
         """
         if not store.exists(SweepPaths(sweep).experiment):
-            there = ", ".join(store.list("sweeps")[:20]) or "none"
+            there = ", ".join(sweep_names(store)[:20])
             raise StoreError(f"{store.path('sweeps')}: has no sweep {sweep!r}; there is {there}")
         self._store, self._sweep = store, sweep
         self._rows: dict[str, PointRow] = {}
+        self._experiment = b""
 
     def look(self) -> tuple[list[PointRow], SweepProgress]:
         """The points as they are now, and how far the run is."""
-        settled = [row for row in self._rows.values() if row.manifest]
+        experiment = self._store.read(SweepPaths(self._sweep).experiment)
+        # another run may have other settings, and with them other points
+        is_same, self._experiment = experiment == self._experiment, experiment
+        settled = [row for row in self._rows.values() if row.manifest and is_same]
         rows = read_points(self._store, self._sweep, settled)
         self._rows = {row.hash: row for row in rows}
         progress = read_progress(self._store, self._sweep)
@@ -58,11 +63,9 @@ def watch(store: Store, sweep: str) -> int:
 def latest_sweep(store: Store) -> str:
     """The sweep that was run last.
 
-    :raises StoreError: none was
+    :raises StoreError: there is none
     """
-    found = {name: read_progress(store, name) for name in store.list("sweeps")}
-    if not found:
-        raise StoreError(f"{store.path('sweeps')}: there is no sweep in this store")
+    found = {name: read_progress(store, name) for name in sweep_names(store)}
     return max(found, key=lambda name: progress.updated if (progress := found[name]) else 0.0)
 
 
@@ -78,5 +81,5 @@ def _shown(view: LiveView, sweep: str, rows: list[PointRow], progress: SweepProg
     if progress.state == "running":
         return False
     if not view.is_live:
-        console.print(hours_line(rows, progress), markup=False)
+        console.print(hours_line(rows, progress))
     return True
