@@ -9,6 +9,9 @@ from upop_ray import config
 from upop_ray.config import Experiment
 from upop_ray.terminal import USER_ERROR, console, guarded, split_arguments
 
+#: seconds that the data may keep it waiting
+_OUTAGE = 10.0
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
@@ -31,11 +34,13 @@ def doctor(experiment: Experiment) -> int:
     # Ray takes seconds to import, which --help and a wrong setting need not wait for
     from upop_ray.distributed.checkup import examine_cluster, examine_inputs
     from upop_ray.distributed.cluster import connected, with_absolute_paths
+    from upop_ray.store.patience import at_most
     from upop_ray.tracking import quieten
 
     quieten()
     experiment = with_absolute_paths(experiment)
-    checks = list(examine_inputs(experiment))
+    with at_most(_OUTAGE):
+        checks = list(examine_inputs(experiment))
     with connected():
         checks += examine_cluster(experiment)
     table = Table(box=None, pad_edge=False, header_style="bold")

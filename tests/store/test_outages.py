@@ -12,6 +12,7 @@ from tests.s3 import S3
 from tests.s3_proxy import Proxy
 from upop_ray.errors import StoreError
 from upop_ray.store import Store, objects
+from upop_ray.store.patience import at_most, persevere
 
 
 def test_overload_costs_time_only(proxy: Proxy, behind_proxy: Store, tmp_path: Path) -> None:
@@ -117,3 +118,13 @@ def test_a_store_that_cannot_be_reached_says_why(
         assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
     finally:
         s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_a_command_that_answers_at_once_waits_for_no_outage() -> None:
+    def away() -> None:
+        raise ConnectionError("nobody there")
+
+    begun = time.monotonic()
+    with pytest.raises(ConnectionError), at_most(0.5):
+        persevere(away, "reading", 600.0)
+    assert time.monotonic() - begun < 5

@@ -17,6 +17,7 @@ from upop_ray.plan.points import Examples, PointPlan, done_of, examples_of, poin
 from upop_ray.plan.speed import DEVICES, UTILISATION, Hours, Speed, hours, of_device, stated
 from upop_ray.plan.subject import Subject, subject_of
 from upop_ray.plan.training_step import step_macs
+from upop_ray.store.patience import at_most
 from upop_ray.terminal import split_arguments
 from upop_ray.tracking import quieten
 from upop_ray.training.budget import check_ratios
@@ -29,6 +30,9 @@ examples:
   python -m upop_ray.plan experiments/blip_nlvr2.yaml --device a100
   python -m upop_ray.plan experiments/builtin_clip.yaml --measure
   python -m upop_ray.plan experiments/builtin_clip.yaml search.budget=macs --throughput 300"""
+
+#: seconds that a plan waits for a store which does not answer
+_OUTAGE = 2.0
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_intermixed_args(arguments)
     quieten()
     experiment = config.load(*split_arguments(options.experiment, options.overrides))
-    found = plan(experiment, options)
+    with at_most(_OUTAGE):
+        found = plan(experiment, options)
     if options.json:
         print(json.dumps(as_json(found), indent=1))
     else:

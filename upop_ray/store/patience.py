@@ -2,9 +2,11 @@
 
 import itertools
 import logging
+import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -17,6 +19,19 @@ _Result = TypeVar("_Result")
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0
 #: seconds after which the waiting is told
 TELL_AFTER = 10.0
+#: seconds beyond which nothing in this process is tried again
+_most = math.inf
+
+
+@contextmanager
+def at_most(seconds: float) -> Iterator[None]:
+    """Wait for no outage longer than this, whatever is asked: for commands that answer at once, as a plan does."""
+    global _most
+    before, _most = _most, min(_most, seconds)
+    try:
+        yield
+    finally:
+        _most = before
 
 
 def persevere(action: Callable[[], _Result], what: str, seconds: float) -> _Result:
@@ -27,7 +42,7 @@ def persevere(action: Callable[[], _Result], what: str, seconds: float) -> _Resu
     :param what: for the log, for example ``writing s3://bucket/a``
     :raises Exception: the last failure, when the time is over, or the first that does not pass by itself
     """
-    patience = _Patience(what, seconds)
+    patience = _Patience(what, min(seconds, _most))
     for attempt in itertools.count():
         try:
             result = action()
