@@ -63,11 +63,15 @@ class LocalCluster:
             process.wait()
 
     def drain(self, node: Any) -> None:
-        """Announce that a node goes away."""
+        """Announce that a node goes away, and put up another, as clouds do."""
         reason = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
         command = ["ray", "drain-node", "--address", self.address, "--node-id", node.node_id, *reason]
         line = [str(Path(sys.executable).parent / command[0]), *command[1:], "--deadline-remaining-seconds", "120"]
         subprocess.run(line, check=True, capture_output=True, timeout=120)
+        # it takes no new work, and is ended with everything else
+        self.nodes.remove(node)
+        self._past.append(node)
+        self.refill()
 
     def restart(self) -> None:
         """A new head and new nodes; the old nodes live on for as long as they can."""
