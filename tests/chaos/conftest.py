@@ -31,6 +31,10 @@ class Found:
     seconds_to_recover: str
     metrics: str
 
+    def __post_init__(self) -> None:
+        # at once: a run may be broken off before its table
+        print(f"\n{self}")
+
 
 @pytest.fixture(scope="session")
 def proxy(s3: S3) -> Iterator[Proxy]:
