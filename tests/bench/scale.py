@@ -30,6 +30,7 @@ from upop_ray.distributed.losses import NodeLost
 from upop_ray.distributed.plan import known_members
 from upop_ray.reporting.points import read_points
 from upop_ray.reporting.table import points_table
+from upop_ray.reporting.writing import write_report
 from upop_ray.store import PointPaths, Store
 from upop_ray.training.checkpoint import Attempt
 from upop_ray.training.prepared import content_addresses
@@ -180,6 +181,7 @@ def measure(experiment: Experiment, at_once: int, seconds: float) -> None:
         ("list what the sweep has", lambda: known_members(store, experiment)),
         ("read what the points found", lambda: read_points(store, experiment.name)),
         ("table", lambda: points_table(result.rows)),
+        ("report", lambda: write_report(store, [experiment.name], Store(f"{experiment.store}/report"))),
     ):
         start = time.monotonic()
         action()
