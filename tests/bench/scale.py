@@ -68,12 +68,6 @@ class SimulatedTrial(tune.Trainable):
         self.store.remove(self.paths.attempts)
         return {"state": "finished", "step": self.reports, "done": True}
 
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing."""
-
-    def load_checkpoint(self, checkpoint: Any) -> None:
-        """Nothing."""
-
 
 def manifest(experiment: Experiment, hash: str) -> dict[str, Any]:
     """As large as a real one, with made-up numbers."""

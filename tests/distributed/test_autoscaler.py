@@ -16,8 +16,12 @@ ASKED = [{"CPU": 0.01}, {"CPU": 2.99, "GPU": 1.0}]
 class Answers:
     """An autoscaler that refuses some demands."""
 
-    def __init__(self, *refused: list[dict[str, float]]) -> None:
-        self.refused, self.looks, self.removed = refused, 0, False
+    def __init__(self, *refused: list[dict[str, float]], kind: str = "small") -> None:
+        self.refused, self.kind, self.looks, self.removed = refused, kind, 0, False
+
+    def status(self, address: str) -> Any:
+        node = SimpleNamespace(ray_node_type_name=self.kind)
+        return SimpleNamespace(active_nodes=[], idle_nodes=[node], pending_nodes=[])
 
     def client(self, address: str) -> Any:
         return SimpleNamespace(get_cluster_status=self.reply)
@@ -45,6 +49,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         context = SimpleNamespace(gcs_address="here")
         monkeypatch.setattr(autoscaler, "is_autoscaler_v2", lambda fetch_from_server: second_version)
         monkeypatch.setattr(autoscaler.ray, "get_runtime_context", lambda: context)
+        monkeypatch.setattr(autoscaler, "get_cluster_status", found.status)
         monkeypatch.setattr(autoscaler, "GcsClient", found.client)
         monkeypatch.setattr(autoscaler, "placement_group", found.group)
         monkeypatch.setattr(autoscaler, "remove_placement_group", found.remove)
@@ -69,5 +74,11 @@ def test_demands_of_others_that_are_refused_do_not_count(answers: Any) -> None:
 
 def test_an_autoscaler_of_the_first_version_is_not_asked(answers: Any) -> None:
     found = answers(Answers(ASKED), second_version=False)
+    autoscaler.require_possible(ASKED, "")
+    assert found.looks == 0 and not found.removed
+
+
+def test_machines_reached_by_ssh_may_have_anything(answers: Any) -> None:
+    found = answers(Answers(ASKED, kind="local.cluster.node"))
     autoscaler.require_possible(ASKED, "")
     assert found.looks == 0 and not found.removed

@@ -8,14 +8,16 @@ from typing import Any
 import pytest
 import ray
 import torch
+from ray import tune
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.tiny import tiny_experiment
 from upop_ray import run
 from upop_ray.config import Experiment
+from upop_ray.distributed import controller
 from upop_ray.distributed.controller import run_sweep
-from upop_ray.errors import BudgetError, ConfigError
+from upop_ray.errors import BudgetError, ConfigError, UpopError
 from upop_ray.store import PointPaths, Store, SweepPaths
 
 
@@ -143,3 +145,41 @@ def test_early_stopping_ends_poor_points_and_resubmitting_leaves_them(root: Path
 def test_more_workers_than_the_cluster_has_are_refused_at_once(root: Path) -> None:
     with pytest.raises(ConfigError, match=r"replica\.workers: 4 workers of 1 CPU asked, the cluster has room for 2"):
         run_sweep(tiny_experiment(root, name="large", search={"ratio": 0.41}, replica={"workers": 4}))
+
+
+ELSEWHERE: dict[str, Any] = {"ratios": [0.35], "methods": ["magnitude"]}
+
+
+class OnlyTheDriverHasIt(tune.Callback):
+    """Takes away what shows that a trial's node shares the folder of Ray Tune."""
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        (Path(trial.storage.experiment_fs_path) / ".validate_storage_marker").unlink(missing_ok=True)
+
+
+def test_nodes_need_no_folder_of_the_driver(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tuner = controller._tuner
+
+    def with_callback(experiment: Experiment, proposals: Any, listeners: list[tune.Callback], folder: str) -> Any:
+        return tuner(experiment, proposals, [*listeners, OnlyTheDriverHasIt()], folder)
+
+    monkeypatch.setattr(controller, "_tuner", with_callback)
+    result = run_sweep(tiny_experiment(root, name="elsewhere", sweep=ELSEWHERE))
+    assert (result.exit_code, result.computed) == (0, 1)
+
+
+class Broken(tune.Trainable):
+    """A trial that cannot even begin."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        raise RuntimeError("no such device")
+
+
+def test_a_trial_that_cannot_begin_is_named_and_ends_the_sweep(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(controller, "PointTrial", Broken)
+    experiment = tiny_experiment(root, name="broken", sweep=ELSEWHERE | {"ratios": [0.36], "retries": 1})
+    with pytest.raises(UpopError, match=r"RuntimeError: no such device; it was tried 2 times, as sweep\.retries says"):
+        run_sweep(experiment)
+    assert "again    magnitude-0.36-seed0: RuntimeError: no such device" in capsys.readouterr().out

@@ -1,15 +1,18 @@
 """Says what happens to the points of a sweep, and keeps its curves and its progress."""
 
 import time
+from collections import Counter
 from collections.abc import Collection
 from typing import Any
 
 from ray import tune
 
 from upop_ray.config import Experiment
+from upop_ray.distributed.losses import unexpected
 from upop_ray.distributed.plan import Member, cells, row_of
 from upop_ray.distributed.tracker import Tracker
 from upop_ray.distributed.waiting import WaitingPoints
+from upop_ray.errors import UpopError
 from upop_ray.reporting.curves import Curves
 from upop_ray.reporting.hparams import Comparison
 from upop_ray.reporting.live import live_table
@@ -40,6 +43,7 @@ class Announcer(tune.Callback):
         self.view = LiveView(transient=True)
         self._waiting = WaitingPoints(experiment.replica, self._waits)
         self._begun: dict[str, float] = {}
+        self._defects: Counter[str] = Counter()
         self._rows: dict[str, PointRow] = {}
         self._total = self._done = 0
         self._drawn_at = self._viewed_at = -_CURVES_SECONDS
@@ -102,10 +106,17 @@ class Announcer(tune.Callback):
             self._tracker.note(f"{label}: {note}")
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        label = trial.config["label"]
+        label, defect = trial.config["label"], unexpected(trial.get_pickled_error())
         self._tracker.left(label)
-        self._tracker.note(f"{label}: its node was lost or left")
-        _say(f"again    {label}: its node was lost or is to be left; it goes on elsewhere")
+        if defect is None:
+            self._tracker.note(f"{label}: its node was lost or left")
+            _say(f"again    {label}: its node was lost or is to be left; it goes on elsewhere")
+            return
+        self._tracker.note(f"{label}: {defect}")
+        _say(f"again    {label}: {defect}")
+        self._defects[label] += 1
+        if self._defects[label] > self._experiment.sweep.retries:
+            raise UpopError(f"{label}: {defect}; it was tried {self._defects[label]} times, as sweep.retries says")
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self._waiting.look(trials)

@@ -15,6 +15,8 @@ from ray.util import placement_group, remove_placement_group
 
 from upop_ray.errors import ConfigError
 
+#: the kind that Ray makes of machines reached by SSH; what they have is not known before they are there
+_OF_UNKNOWN_SIZE = "local.cluster.node"
 #: seconds in which an autoscaler says that it has no kind of node for a demand; it looks every five
 _VERDICT = 12.0
 
@@ -34,7 +36,7 @@ def require_possible(bundles: Sequence[Mapping[str, float]], asked: str) -> None
     :param asked: the same for people
     :raises ConfigError: there is no kind of node for them, or there may not be enough of them
     """
-    if not is_autoscaler_v2(fetch_from_server=True):
+    if not is_autoscaler_v2(fetch_from_server=True) or _OF_UNKNOWN_SIZE in _node_types():
         return
     group, end = placement_group([dict(bundle) for bundle in bundles]), time.monotonic() + _VERDICT
     try:

@@ -155,6 +155,8 @@ def _tuner(experiment: Experiment, proposals: Proposals, listeners: list[tune.Ca
             verbose=0,
             callbacks=[*listeners, SilentTrials(experiment.replica.heartbeat, _say)],
             failure_config=tune.FailureConfig(max_failures=_LOSSES),
+            # the store holds all there is; what Tune itself saves would need a folder that all nodes have
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )
 

@@ -6,6 +6,9 @@ from typing import Any
 
 import ray
 import torch
+from ray.exceptions import RayActorError, RayError, RayTaskError
+
+from upop_ray.training.progress import GivenBack
 
 
 class ReplicaError(Exception):
@@ -51,6 +54,27 @@ class Heartbeat:
 def broke_a_connection(error: BaseException) -> bool:
     """Whether a rank failed because it lost a peer."""
     return isinstance(error, torch.distributed.DistError) or "gloo/transport" in str(error)
+
+
+def unexpected(error: BaseException | None) -> str | None:
+    """What kept a trial from its work, unless it was the loss of its process or node, or a notice to leave it.
+
+    :param error: as Ray Tune hands it on
+    """
+    if isinstance(error, RayActorError) and error.actor_init_failed:
+        # a traceback, of which nothing but the text is left
+        return str(error).strip().splitlines()[-1]
+    if not isinstance(error, RayTaskError):
+        return None
+    cause = error.cause
+    if isinstance(cause, (NodeLost, GivenBack, RayError)):
+        return None
+    return f"{type(cause).__name__}: {first_line(cause)}"
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def is_known_dead(worker: Any) -> bool:

@@ -11,7 +11,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from upop_ray.config import Replica as ReplicaSettings
 from upop_ray.distributed.cluster import Bundles, draining_nodes
-from upop_ray.distributed.losses import Heartbeat, NodeLost, ReplicaError, broke_a_connection, is_known_dead
+from upop_ray.distributed.losses import Heartbeat, NodeLost, ReplicaError, broke_a_connection, first_line, is_known_dead
 from upop_ray.distributed.worker import worker_actor
 from upop_ray.training.progress import Progress
 
@@ -139,7 +139,7 @@ class Replica:
         except RayTaskError as error:
             cause = error.cause if isinstance(error.cause, Exception) else error
             if broke_a_connection(cause):
-                raise self._loss(f"the connection between the workers broke: {_first_line(cause)}") from error
+                raise self._loss(f"the connection between the workers broke: {first_line(cause)}") from error
             raise cause from None
         except ray.exceptions.RayError as error:
             raise self._loss(f"a worker was lost: {_what_happened(error)}") from error
@@ -204,10 +204,6 @@ def _succeeded(call: Any) -> bool:
     except ray.exceptions.RayError:
         return False
     return True
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def _what_happened(error: BaseException) -> str:

@@ -77,12 +77,6 @@ class PointTrial(tune.Trainable):
             self._replica.shut_down()
             self._replica = None
 
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing: the store holds the checkpoints."""
-
-    def load_checkpoint(self, checkpoint: Any) -> None:
-        """Nothing: a point goes on from the store."""
-
     def _begin(self, trial: dict[str, Any]) -> None:
         self._experiment = config.parse(trial["experiment"])
         self._label = trial["label"]
