@@ -5,10 +5,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
+import yaml
 
 from cluster.access import Access, ensure_token, rays_token, without_ray
 from cluster.errors import ClusterError
@@ -27,18 +28,28 @@ def up(cluster: Path) -> int:
     code = _ray("up", "--yes", _file(cluster))
     if code == 0:
         print(f"submit       make submit CLUSTER={cluster} EXPERIMENT=my.yaml ARGS=store=s3://...")
-        print(f"dashboard    {_RAY.name} dashboard {cluster}, then http://127.0.0.1:8265")
+        print(f"dashboard    {_shown(_RAY)} dashboard {cluster}, then http://127.0.0.1:8265")
         print("tensorboard  tensorboard --logdir s3://.../sweeps")
     return code
 
 
 def status(cluster: Path) -> int:
-    """Show the nodes that Ray counts, and what they wait for."""
-    return _ray("exec", _file(cluster), ". ~/upop/environment; ray status")
+    """Show the nodes that Ray counts, and what they wait for.
+
+    :raises ClusterError: it is not up
+    """
+    return _on_head(cluster, "ray status")
 
 
 def down(cluster: Path) -> int:
-    """End a cluster."""
+    """End a cluster.
+
+    Machines reached by SSH stay, so Ray is stopped on the head first, by the path that ``ray down`` does not know; the
+    others leave when they miss it for a minute.
+    """
+    if yaml.safe_load(Path(_file(cluster)).read_text())["provider"]["type"] == "local":
+        with suppress(ClusterError):
+            _on_head(cluster, "ray stop")
     return _ray("down", "--yes", _file(cluster))
 
 
@@ -70,8 +81,24 @@ def _wait(tunnel: "subprocess.Popen[bytes]", port: int, cluster: Path) -> None:
     raise ClusterError(f"{cluster}: no tunnel to its head; is it up? make cluster-up CLUSTER={cluster}")
 
 
+def _on_head(cluster: Path, command: str) -> int:
+    """Run a command on the head; what Ray says of the way there is shown only if it does not arrive."""
+    way = [str(_RAY), "exec", _file(cluster), f". ~/upop/environment; {command}"]
+    called = subprocess.run(way, env=without_ray(), stderr=subprocess.PIPE, text=True, check=False)
+    if "Head node of cluster" in called.stderr:
+        raise ClusterError(f"{cluster}: is not up; make cluster-up CLUSTER={cluster}")
+    if called.returncode:
+        print(called.stderr, end="", file=sys.stderr)
+    return called.returncode
+
+
 def _ray(*arguments: str) -> int:
     return subprocess.run([str(_RAY), *arguments], env=without_ray(), check=False).returncode
+
+
+def _shown(program: Path) -> Path:
+    """As a user in this folder would call it."""
+    return program.relative_to(Path.cwd()) if program.is_relative_to(Path.cwd()) else program
 
 
 def _file(cluster: Path) -> str:

@@ -47,6 +47,13 @@ def test_up_status_and_down_go_through_rays_launcher(notes: Path) -> None:
     assert status == ["exec", str(YAML), ". ~/upop/environment; ray status"]
 
 
+def test_machines_reached_by_ssh_are_told_to_stop_before_they_are_forgotten(notes: Path) -> None:
+    file = YAML.with_name("on-premises.yaml")
+    assert launcher.down(file) == 0
+    stop, down = noted(notes)
+    assert stop == ["exec", str(file), ". ~/upop/environment; ray stop"] and down == ["down", "--yes", str(file)]
+
+
 def test_up_makes_the_token_that_the_cluster_file_mounts(notes: Path) -> None:
     launcher.up(YAML)
     assert (notes.parent / ".ray" / "auth_token").stat().st_mode & 0o777 == 0o600
