@@ -113,7 +113,11 @@ def _forwarded_submit(options: argparse.Namespace) -> int:
 
 def _forwarded_logs(options: argparse.Namespace) -> int:
     with launcher.forwarded(options.cluster) as access:
-        jobs.show_logs(access, jobs.found(access, options.job)["submission_id"])
+        job = jobs.found(access, options.job)
+        jobs.show_logs(access, job["submission_id"])
+        folder = options.state / "logs" / job["submission_id"]
+        for file in jobs.fetch_replica_logs(access, job["job_id"] or "-", folder):
+            print(f"replica log: {file}")
     return 0
 
 

@@ -5,6 +5,7 @@ import os
 import secrets
 import urllib.request
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,16 @@ class Access:
         return {"Authorization": f"Bearer {self.token.read_text().strip()}"}
 
     def get(self, path: str) -> Any:
+        """What the job server answers, from JSON.
+
+        :raises ClusterError: it does not answer, or refuses the token
+        """
+        try:
+            return json.loads(self.read(path))
+        except ValueError as error:
+            raise self._silent(error) from error
+
+    def read(self, path: str) -> bytes:
         """What the job server answers.
 
         :raises ClusterError: it does not answer, or refuses the token
@@ -50,9 +61,13 @@ class Access:
         try:
             request = urllib.request.Request(self.address + path, headers=self.headers())
             with urllib.request.urlopen(request, timeout=_PATIENCE) as answer:
-                return json.load(answer)
-        except (OSError, ValueError) as error:
-            raise ClusterError(f"{self.address}: does not answer ({error}); see make cluster-status") from error
+                content: bytes = answer.read()
+                return content
+        except (OSError, HTTPException) as error:
+            raise self._silent(error) from error
+
+    def _silent(self, error: Exception) -> ClusterError:
+        return ClusterError(f"{self.address}: does not answer ({error}); see make cluster-status")
 
 
 def without_ray() -> dict[str, str]:

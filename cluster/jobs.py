@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import yaml
 
@@ -97,6 +98,26 @@ def show_logs(access: Access, job: str) -> None:
     """Show the log of a job, following it while it runs."""
     command = [str(_RAY), "job", "logs", "--follow", job]
     subprocess.run(command, env=access.environment(), check=False)
+
+
+def fetch_replica_logs(access: Access, ray_job: str, folder: Path) -> list[Path]:
+    """Copy what trials and training workers of a job printed from the nodes that are up, without empty files.
+
+    :param ray_job: Ray's own number of the job, 8 hexadecimal digits
+    :param folder: gets a folder for each node, called after its address
+    """
+    copied: list[Path] = []
+    nodes = access.get("/api/v0/nodes?limit=10000")["data"]["result"]["result"]
+    for node in [node for node in nodes if node["state"] == "ALIVE"]:
+        asked = f"node_id={node['node_id']}"
+        kinds = access.get(f"/api/v0/logs?{asked}&glob=worker-*-{ray_job}-*")["data"]["result"]
+        for name in sorted(name for names in kinds.values() for name in names):
+            content = access.read(f"/api/v0/logs/file?{asked}&filename={quote(name)}&lines=-1")
+            if content:
+                copied.append(folder / node["node_ip"] / Path(name).name)
+                copied[-1].parent.mkdir(parents=True, exist_ok=True)
+                copied[-1].write_bytes(content)
+    return copied
 
 
 def submitted(access: Access) -> list[dict[str, Any]]:

@@ -28,7 +28,7 @@ export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$private/token OMP_WAIT_POLICY=PA
 
 told_to_leave=false
 sweep=
-trap 'told_to_leave=true; [[ -z $sweep ]] || kill -TERM "$sweep"' TERM
+trap 'told_to_leave=true; [[ -z $sweep ]] || kill -TERM "$sweep" 2>/dev/null || true' TERM
 # shellcheck disable=SC2046 # numbers of processes, one word each
 trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$private"' EXIT
 
@@ -39,9 +39,10 @@ address=${found%% *}
 # another port for each job, because jobs may share a node
 port=$((20000 + SLURM_JOB_ID % 10000))
 export RAY_ADDRESS=$address:$port
+# the number of tasks too: what srun inherits is that of the whole job
 step=(srun --overlap --ntasks-per-node=1 --kill-on-bad-exit=0)
 node=(ray start --block "--num-cpus=$SLURM_CPUS_PER_TASK" "--num-gpus=${SLURM_GPUS_ON_NODE:-0}")
-"${step[@]}" --nodes=1 --nodelist="$head" "${node[@]}" --head "--node-ip-address=$address" "--port=$port" \
+"${step[@]}" --nodes=1 --ntasks=1 --nodelist="$head" "${node[@]}" --head "--node-ip-address=$address" "--port=$port" \
   --dashboard-host=127.0.0.1 "--temp-dir=/tmp/upop-$SLURM_JOB_ID" --disable-usage-stats &
 until ray status >/dev/null 2>&1; do
   if ! jobs -r | grep -q . || [[ $SECONDS -gt 300 ]]; then
@@ -51,8 +52,17 @@ until ray status >/dev/null 2>&1; do
   sleep 1
 done
 if [[ $SLURM_JOB_NUM_NODES -gt 1 ]]; then
-  "${step[@]}" --nodes=$((SLURM_JOB_NUM_NODES - 1)) --exclude="$head" "${node[@]}" "--address=$RAY_ADDRESS" &
+  workers=$((SLURM_JOB_NUM_NODES - 1))
+  "${step[@]}" --nodes="$workers" --ntasks="$workers" --exclude="$head" "${node[@]}" "--address=$RAY_ADDRESS" &
 fi
+# a sweep asks at once whether its replicas have room
+until present=$(ray status | grep -cE '^ +1 node_'); [[ $present -ge $SLURM_JOB_NUM_NODES ]]; do
+  if [[ $SECONDS -gt 300 ]]; then
+    echo "only $present of $SLURM_JOB_NUM_NODES nodes have joined; going on with them" >&2
+    break
+  fi
+  sleep 1
+done
 
 python -m upop_ray.sweep "$@" &
 sweep=$!

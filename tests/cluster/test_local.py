@@ -16,7 +16,8 @@ import psutil
 import pytest
 import yaml
 
-from cluster.local import free_port, node_environment, shared_gpus, visible_gpus
+from cluster.jobs import fetch_replica_logs, found
+from cluster.local import free_port, node_environment, replica_logs, shared_gpus, visible_gpus
 from cluster.processes import family
 from cluster.state import Record, State
 from tests.tiny import tiny_values
@@ -147,6 +148,11 @@ def test_a_sweep_over_two_nodes_is_submitted_stopped_repaired_and_resumed(comman
     assert commands.ray("job", "stop", "first", folder=user).returncode == 0
     log = commands.run("logs", "first").stdout
     assert "interrupted: the same command goes on" in log and "replica log: " in log
+    # what a cluster reached through a tunnel hands out is what lies in its nodes' folders
+    job = found(state.access(), "first")["job_id"]
+    copies = fetch_replica_logs(state.access(), job, commands.root / "copied")
+    there = {file.name: file.stat().st_size for file in replica_logs(state, job)}
+    assert there and {file.name: file.stat().st_size for file in copies} == there
 
     # a node dies, is reported, and is started again
     psutil.Process(raylet_of(state, "node-2")).kill()

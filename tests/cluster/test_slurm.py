@@ -22,6 +22,7 @@ PROGRAMS = {
         [[ $1 != show ]] || printf 'localhost\\nworker\\n'
     """,
     "ray": """
+        [[ $1 != status ]] || printf 'Idle:\\n 1 node_a\\n 1 node_b\\n'
         [[ $1 == start ]] || exit 0
         stat -c %a "$RAY_AUTH_TOKEN_PATH" > "$NOTES.mode"
         exec sleep 60
@@ -67,8 +68,8 @@ def test_all_nodes_join_the_sweep_runs_and_nothing_is_left(environment: dict[str
     job = begin(environment, tenths=5)
     assert job.wait(timeout=30) == 0
     text = notes(environment)
-    assert "--nodes=1 --nodelist=localhost ray start --block --num-cpus=4 --num-gpus=0 --head" in text
-    assert "--nodes=1 --exclude=localhost ray start" in text and "--address=127.0.0.1:20007" in text
+    assert "--nodes=1 --ntasks=1 --nodelist=localhost ray start --block --num-cpus=4 --num-gpus=0 --head" in text
+    assert "--nodes=1 --ntasks=1 --exclude=localhost ray start" in text and "--address=127.0.0.1:20007" in text
     assert "python -m upop_ray.sweep my.yaml sweep.ratios=[0.3, 0.5]" in text and "requeue" not in text
     assert Path(environment["NOTES"] + ".mode").read_text() == "600\n"
     assert not list(Path(environment["HOME"]).glob(".upop_ray/slurm-*"))
