@@ -28,6 +28,23 @@ def cluster() -> Iterator[None]:
     ray.shutdown()
 
 
+class OnlyTheDriverHasIt(tune.Callback):
+    """Takes away what shows a trial that its node has the driver's folder of Ray Tune: no cluster does."""
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        (Path(trial.storage.experiment_fs_path) / ".validate_storage_marker").unlink(missing_ok=True)
+
+
+@pytest.fixture(autouse=True)
+def nodes_without_the_drivers_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    tuner = controller._tuner
+
+    def with_callback(experiment: Experiment, proposals: Any, listeners: list[tune.Callback], folder: str) -> Any:
+        return tuner(experiment, proposals, [*listeners, OnlyTheDriverHasIt()], folder)
+
+    monkeypatch.setattr(controller, "_tuner", with_callback)
+
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("sweep")
@@ -147,27 +164,6 @@ def test_more_workers_than_the_cluster_has_are_refused_at_once(root: Path) -> No
         run_sweep(tiny_experiment(root, name="large", search={"ratio": 0.41}, replica={"workers": 4}))
 
 
-ELSEWHERE: dict[str, Any] = {"ratios": [0.35], "methods": ["magnitude"]}
-
-
-class OnlyTheDriverHasIt(tune.Callback):
-    """Takes away what shows that a trial's node shares the folder of Ray Tune."""
-
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        (Path(trial.storage.experiment_fs_path) / ".validate_storage_marker").unlink(missing_ok=True)
-
-
-def test_nodes_need_no_folder_of_the_driver(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tuner = controller._tuner
-
-    def with_callback(experiment: Experiment, proposals: Any, listeners: list[tune.Callback], folder: str) -> Any:
-        return tuner(experiment, proposals, [*listeners, OnlyTheDriverHasIt()], folder)
-
-    monkeypatch.setattr(controller, "_tuner", with_callback)
-    result = run_sweep(tiny_experiment(root, name="elsewhere", sweep=ELSEWHERE))
-    assert (result.exit_code, result.computed) == (0, 1)
-
-
 class Broken(tune.Trainable):
     """A trial that cannot even begin."""
 
@@ -179,7 +175,7 @@ def test_a_trial_that_cannot_begin_is_named_and_ends_the_sweep(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(controller, "PointTrial", Broken)
-    experiment = tiny_experiment(root, name="broken", sweep=ELSEWHERE | {"ratios": [0.36], "retries": 1})
-    with pytest.raises(UpopError, match=r"RuntimeError: no such device; it was tried 2 times, as sweep\.retries says"):
-        run_sweep(experiment)
+    sweep = {"ratios": [0.36], "methods": ["magnitude"], "retries": 0}
+    with pytest.raises(UpopError, match=r"RuntimeError: no such device; sweep\.retries = 0 are used up"):
+        run_sweep(tiny_experiment(root, name="broken", sweep=sweep))
     assert "again    magnitude-0.36-seed0: RuntimeError: no such device" in capsys.readouterr().out

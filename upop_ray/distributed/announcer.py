@@ -116,7 +116,7 @@ class Announcer(tune.Callback):
         _say(f"again    {label}: {defect}")
         self._defects[label] += 1
         if self._defects[label] > self._experiment.sweep.retries:
-            raise UpopError(f"{label}: {defect}; it was tried {self._defects[label]} times, as sweep.retries says")
+            raise UpopError(f"{label}: {defect}; sweep.retries = {self._experiment.sweep.retries} are used up")
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self._waiting.look(trials)
