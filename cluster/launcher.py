@@ -47,7 +47,7 @@ def down(cluster: Path) -> int:
     Machines reached by SSH stay, so Ray is stopped on the head first, by the path that ``ray down`` does not know; the
     others leave when they miss it for a minute.
     """
-    if yaml.safe_load(Path(_file(cluster)).read_text())["provider"]["type"] == "local":
+    if _is_by_ssh(cluster):
         with suppress(ClusterError):
             _on_head(cluster, "ray stop")
     return _ray("down", "--yes", _file(cluster))
@@ -79,6 +79,16 @@ def _wait(tunnel: "subprocess.Popen[bytes]", port: int, cluster: Path) -> None:
                 return
         time.sleep(0.2)
     raise ClusterError(f"{cluster}: no tunnel to its head; is it up? make cluster-up CLUSTER={cluster}")
+
+
+def _is_by_ssh(cluster: Path) -> bool:
+    """Whether Ray calls its provider local; a file that is none of a cluster is for Ray to refuse."""
+    try:
+        content = yaml.safe_load(Path(_file(cluster)).read_text())
+    except yaml.YAMLError:
+        return False
+    provider = content.get("provider") if isinstance(content, dict) else None
+    return isinstance(provider, dict) and provider.get("type") == "local"
 
 
 def _on_head(cluster: Path, command: str) -> int:
