@@ -16,6 +16,8 @@ RAY = """\
 import json, pathlib, socket, sys, time
 with pathlib.Path({notes!r}).open("a") as file:
     print(json.dumps(sys.argv[1:]), file=file)
+if sys.argv[1] == "exec" and not {opens}:
+    sys.exit("RuntimeError: Head node of cluster (upop) not found!")
 if sys.argv[1] == "dashboard" and {opens}:
     listener = socket.create_server(("127.0.0.1", int(sys.argv[3])))
     time.sleep(60)
@@ -52,6 +54,21 @@ def test_machines_reached_by_ssh_are_told_to_stop_before_they_are_forgotten(note
     assert launcher.down(file) == 0
     stop, down = noted(notes)
     assert stop == ["exec", str(file), ". ~/upop/environment; ray stop"] and down == ["down", "--yes", str(file)]
+
+
+def test_a_cluster_that_is_not_up_is_one_line_and_may_be_ended_again(notes: Path) -> None:
+    stand_in(notes.parent, opens=False)
+    file = YAML.with_name("on-premises.yaml")
+    with pytest.raises(ClusterError, match=r"on-premises\.yaml: is not up; make cluster-up CLUSTER="):
+        launcher.status(file)
+    assert launcher.down(file) == 0
+
+
+@pytest.mark.parametrize("text", ["provider: [", "- a list", "provider: local"])
+def test_a_file_of_no_cluster_is_left_to_rays_own_words(notes: Path, tmp_path: Path, text: str) -> None:
+    (tmp_path / "odd.yaml").write_text(text)
+    launcher.down(tmp_path / "odd.yaml")
+    assert noted(notes) == [["down", "--yes", str(tmp_path / "odd.yaml")]]
 
 
 def test_up_makes_the_token_that_the_cluster_file_mounts(notes: Path) -> None:
